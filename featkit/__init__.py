@@ -1,0 +1,63 @@
+"""featkit: image features from the command line and from Python, classical and deep.
+
+    import featkit
+    result = featkit.match("a.jpg", "b.jpg")
+    print(result.verdict, result.matrix)
+
+Public names are loaded when they are first used; importing featkit loads nothing else.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from featkit.cache import Cache
+    from featkit.errors import FeatkitError
+    from featkit.images import DecodeOptions
+    from featkit.local.features import Features
+    from featkit.local.geometry import Estimate
+    from featkit.local.matching import Matches
+    from featkit.local.pipeline import MatchConfig, MatchResult, match, match_pairs
+
+__version__ = "0.1.0"
+
+_HOME = {
+    "Cache": "featkit.cache",
+    "DecodeOptions": "featkit.images",
+    "Estimate": "featkit.local.geometry",
+    "FeatkitError": "featkit.errors",
+    "Features": "featkit.local.features",
+    "MatchConfig": "featkit.local.pipeline",
+    "MatchResult": "featkit.local.pipeline",
+    "Matches": "featkit.local.matching",
+    "match": "featkit.local.pipeline",
+    "match_pairs": "featkit.local.pipeline",
+}
+
+__all__ = [
+    "Cache",
+    "DecodeOptions",
+    "Estimate",
+    "FeatkitError",
+    "Features",
+    "MatchConfig",
+    "MatchResult",
+    "Matches",
+    "__version__",
+    "match",
+    "match_pairs",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module 'featkit' has no attribute {name!r}")
+    value = getattr(import_module(_HOME[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)
