@@ -1,0 +1,60 @@
+"""Options that mean the same in every command, and how their values are read."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from featkit.errors import UsageError
+
+if TYPE_CHECKING:
+    from featkit.images import DecodeOptions
+
+FilesFrom = Annotated[
+    str | None,
+    typer.Option("--files-from", metavar="FILE", help="Read picture names from FILE, one a line; - is stdin."),
+]
+Nul = Annotated[bool, typer.Option("-0", "--null", help="Names in lists end with NUL, as from find -print0.")]
+Recursive = Annotated[bool, typer.Option("--recursive", "-r", help="Take pictures from folders inside folders, too.")]
+MaxPixels = Annotated[
+    int, typer.Option("--max-pixels", metavar="N", help="Refuse pictures of more pixels, by their header.")
+]
+Frame = Annotated[
+    int | None, typer.Option("--frame", metavar="N", help="Of a file with several frames take frame N, from 0.")
+]
+FloatRange = Annotated[
+    str | None,
+    typer.Option("--float-range", metavar="LOW,HIGH", help="For float samples: what is black and what is white."),
+]
+Jobs = Annotated[
+    int | None, typer.Option("--jobs", "-j", metavar="N", help="Worker threads; one a processor if left out.")
+]
+NoCache = Annotated[bool, typer.Option("--no-cache", help="Neither read nor write the cache.")]
+Force = Annotated[bool, typer.Option("--force", "-f", help="Overwrite files that are there already.")]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON Lines, one record an item.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress and no summary on stderr.")]
+Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
+
+
+def decode_options(max_pixels: int, frame: int | None, float_range: str | None) -> DecodeOptions:
+    """The decoder's options from the command line's; UsageError for values that cannot be."""
+    from featkit.images import DecodeOptions
+
+    if max_pixels < 1:
+        raise UsageError("--max-pixels must be at least 1")
+    if frame is not None and frame < 0:
+        raise UsageError("--frame counts from 0")
+    return DecodeOptions(max_pixels, frame, None if float_range is None else _range(float_range))
+
+
+def _range(text: str) -> tuple[float, float]:
+    try:
+        low, high = (float(part) for part in text.split(","))
+    except ValueError:
+        raise UsageError(
+            f"--float-range takes two numbers, not {text!r}", hint="for example: --float-range 0,1"
+        ) from None
+    if not -1e300 < low < high < 1e300:
+        raise UsageError("--float-range needs LOW below HIGH", hint="for example: --float-range 0,1")
+    return low, high
