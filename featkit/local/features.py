@@ -26,6 +26,9 @@ _SIFT_CONTRAST = 0.02
 # interpolation, which finds worse keypoints. Measured on exact warps: AUC@1 67 as it is, 73 precise, 76 shifted.
 _SIFT_SHIFT = -0.25
 _SIFT_SMALLEST_SIDE = 3
+# Above this size the strongest keypoints of a photo are all fine ones, which another distance does not show again.
+# Ranking by strength × size instead found 1.5 to 10 times the inliers on 6-megapixel photos; below it changes nothing.
+_LARGE_PICTURE_PIXELS = 1_000_000
 
 # ORB places keypoints on whole pixels; looking at twice the size halves that error.
 _ORB_UPSAMPLING = 2.0
@@ -134,9 +137,18 @@ _Raw = tuple[
 def _detect_sift(gray: npt.NDArray[np.uint8], limit: int) -> _Raw:
     if min(gray.shape) < _SIFT_SMALLEST_SIDE:
         return _unpack([], None, width=128)
-    sift = cv2.SIFT.create(limit, 3, _SIFT_CONTRAST, 10.0, 1.6, cv2.CV_8U)
-    xy, size, angle, response, descriptors = _unpack(*sift.detectAndCompute(gray, None), width=128)
+    if gray.size <= _LARGE_PICTURE_PIXELS:
+        keypoints, described = _sift(limit).detectAndCompute(gray, None)
+    else:
+        found = _sift(0).detect(gray, None)
+        found = sorted(found, key=lambda k: (-k.response * k.size, k.pt, k.angle))[:limit]
+        keypoints, described = _sift(0).compute(gray, found)
+    xy, size, angle, response, descriptors = _unpack(keypoints, described, width=128)
     return xy + _SIFT_SHIFT, size, angle, response, descriptors
+
+
+def _sift(limit: int) -> cv2.SIFT:
+    return cv2.SIFT.create(limit, 3, _SIFT_CONTRAST, 10.0, 1.6, cv2.CV_8U)
 
 
 def _detect_orb(gray: npt.NDArray[np.uint8], limit: int) -> _Raw:
