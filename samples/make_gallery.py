@@ -1,0 +1,17 @@
+"""Make the pictures that the README shows, from the samples: python samples/make_gallery.py"""
+
+import subprocess
+from pathlib import Path
+
+SAMPLES = Path(__file__).resolve().parent
+
+
+def main(folder: Path = SAMPLES / "gallery") -> None:
+    folder.mkdir(exist_ok=True)
+    pair = [SAMPLES / "china-left.jpg", SAMPLES / "china-right.jpg"]
+    drawn = ["--draw", folder / "matches.jpg", "--draw-warp", folder / "overlay.jpg", "--force"]
+    subprocess.run(["featkit", "match", *pair, *drawn], check=True)
+
+
+if __name__ == "__main__":
+    main()

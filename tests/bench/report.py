@@ -1,0 +1,65 @@
+"""What the benchmarks share: where the photos are, how CPU time is taken, how a table is printed."""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+import os
+import platform
+import resource
+import subprocess
+from collections.abc import Callable, Sequence
+from importlib.metadata import version
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def data_folder(description: str | None) -> Path:
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    default = ROOT.parent / "shared" / "data"
+    parser.add_argument("--data", type=Path, default=default, help="with oxford/, warped/, imagenet-sample/, sceaux/")
+    folder: Path = parser.parse_args().data
+    if not (folder / "oxford").is_dir():
+        parser.error(f"there are no photos in {folder}: name their folder with --data")
+    return folder
+
+
+def print_environment() -> None:
+    packages = ("featkit", "numpy", "opencv-python", "pillow", "pycolmap")
+    today = datetime.date.today().isoformat()
+    print(f"{today} · {_processor()}, {os.cpu_count()} cores · Python {platform.python_version()}")
+    print(" · ".join(f"{name} {version(name)}" for name in packages))
+
+
+def _processor() -> str:
+    cpuinfo = Path("/proc/cpuinfo")
+    lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
+    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor() or platform.machine()
+
+
+def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    print(f"\n**{title}**\n")
+    print(f"| {' | '.join(columns)} |")
+    print(f"| {' | '.join('---' for _ in columns)} |")
+    for row in rows:
+        print(f"| {' | '.join(row)} |", flush=True)
+
+
+def child_cpu_seconds(command: Sequence[str], environment: dict[str, str] | None = None) -> float:
+    """User and system time of a whole process, output thrown away."""
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    subprocess.run(
+        command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env={**os.environ, **(environment or {})}
+    )
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return (after.ru_utime + after.ru_stime) - (before.ru_utime + before.ru_stime)
+
+
+def cpu_seconds(work: Callable[[], object]) -> float:
+    """User and system time of a call in this process, all threads."""
+    before = resource.getrusage(resource.RUSAGE_SELF)
+    work()
+    after = resource.getrusage(resource.RUSAGE_SELF)
+    return (after.ru_utime + after.ru_stime) - (before.ru_utime + before.ru_stime)
