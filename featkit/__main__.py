@@ -7,15 +7,24 @@ import sys
 
 def main() -> int:
     """Run the command line in sys.argv; returns the exit status."""
-    if sys.argv[1:] == ["--version"]:
-        # Before anything is imported: scripts ask this in a loop.
-        from featkit import __version__
-
-        print(f"featkit {__version__}")
-        return 0
-    from featkit.cli.app import run
-
+    try:
+        if sys.argv[1:] == ["--version"] and _print_version():
+            return 0
+        from featkit.cli.app import run
+    except KeyboardInterrupt:
+        return 130
     return run(sys.argv[1:])
+
+
+def _print_version() -> bool:
+    """Before anything is imported: scripts ask this in a loop. If stdout cannot be written, `run` says so."""
+    from featkit import __version__
+
+    try:
+        print(f"featkit {__version__}", flush=True)
+    except OSError:
+        return False
+    return True
 
 
 if __name__ == "__main__":

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import os
+import resource
+import shutil
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
+from PIL import Image
 
 ROOT = Path(__file__).resolve().parent.parent
 SAMPLES = ROOT / "samples"
@@ -17,6 +22,8 @@ SHARED_DATA = ROOT.parent / "shared" / "data"
 #: Absolute tolerances, one table for all tests: what is compared, and how close it must come.
 TOLERANCE = {
     "homography_px": 0.5,  # mean corner error on an exact warp of a textured photo
+    "keypoint_bias_px": 0.06,  # mean displacement of matched keypoints from the truth, in x and in y
+    "exact_points_px": 1e-3,  # corners, from exact correspondences in float32
     "coordinates_px": 1e-4,  # float32 keypoints of pictures up to 4096 pixels
     "float32": 1e-5,
     "float64": 1e-10,
@@ -43,23 +50,82 @@ def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 Run = Callable[..., "subprocess.CompletedProcess[bytes]"]
 
+# -W error: a warning that reaches a user's terminal from a library is a defect, so it fails loudly here.
+FEATKIT = [sys.executable, "-W", "error", "-m", "featkit"]
+
 
 @pytest.fixture
 def featkit(tmp_path: Path) -> Run:
-    """Run `featkit ARGUMENTS…` as a process of its own, in `tmp_path`; output as bytes."""
+    """Run `featkit ARGUMENTS…` as a process of its own, in `tmp_path`; output as bytes.
+
+    prefix: a command that runs it, as of `plain_user`. largest_file: the limit on bytes a file, as on a full disk.
+    Environment variables are given by keyword; None takes one away.
+    """
 
     def run(
-        *arguments: str | bytes | Path, stdin: bytes | None = None, cwd: Path | None = None, **environment: str
+        *arguments: str | bytes | Path,
+        stdin: bytes | None = None,
+        cwd: Path | None = None,
+        prefix: Sequence[str] = (),
+        largest_file: int | None = None,
+        **environment: str | None,
     ) -> subprocess.CompletedProcess[bytes]:
-        # -W error: a warning that reaches a user's terminal from a library is a defect, so it fails loudly here.
+        def limit() -> None:
+            if largest_file is not None:
+                resource.setrlimit(resource.RLIMIT_FSIZE, (largest_file, largest_file))
+
+        variables = {**os.environ, **environment}
         return subprocess.run(
-            [sys.executable, "-W", "error", "-m", "featkit", *arguments],
+            [*prefix, *FEATKIT, *arguments],
             input=stdin,
             stdin=subprocess.DEVNULL if stdin is None else None,
             capture_output=True,
             cwd=cwd or tmp_path,
-            env={**os.environ, **environment},
+            env={name: value for name, value in variables.items() if value is not None},
+            preexec_fn=limit,
             timeout=300,
         )
 
     return run
+
+
+@pytest.fixture(scope="session")
+def plain_user() -> list[str]:
+    """The prefix of a command that may not read or write what the permissions forbid, whoever runs the tests."""
+    if os.geteuid() != 0:
+        return []
+    prefix = ["setpriv", "--bounding-set=-all", "--inh-caps=-all"]
+    if not shutil.which("setpriv") or subprocess.run([*prefix, "true"], capture_output=True).returncode != 0:
+        pytest.skip("root may read and write everything, and cannot give that up here")
+    return prefix
+
+
+@pytest.fixture(scope="session")
+def _small_photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("photos")
+    for name, sample in {"a": "china", "b": "china-left", "c": "china-right", "other": "coffee"}.items():
+        with Image.open(next(SAMPLES.glob(f"{sample}.*g"))) as photo:
+            photo.thumbnail((240, 240))
+            photo.convert("RGB").save(folder / f"{name}.jpg", quality=92)
+    return folder
+
+
+@pytest.fixture
+def photos(_small_photos: Path, tmp_path: Path) -> Path:
+    """`tmp_path`, where `featkit` runs, with a.jpg, b.jpg and c.jpg, which show one building, and other.jpg."""
+    shutil.copytree(_small_photos, tmp_path, dirs_exist_ok=True)
+    return tmp_path
+
+
+def records_of(completed: subprocess.CompletedProcess[bytes]) -> list[dict[str, Any]]:
+    """What a run with --json printed."""
+    return [json.loads(line) for line in completed.stdout.splitlines()]
+
+
+def complaint_of(completed: subprocess.CompletedProcess[bytes]) -> str:
+    """What a run said on stderr, once it is sure that it is an error as a user should see it."""
+    text = completed.stderr.decode()
+    assert text.startswith("featkit: error: "), text
+    assert "Traceback" not in text
+    assert "defect" not in text
+    return text

@@ -2,20 +2,28 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
-import signal
-import sys
 import traceback
 import warnings
-from types import FrameType
-from typing import Any, NoReturn
+from typing import Any
 
 import typer
 
 from featkit import __version__
 from featkit.cli import cache, match
-from featkit.cli.console import print_error, print_warning
-from featkit.errors import FeatkitError, UsageError
+from featkit.cli.console import (
+    open_closed_streams,
+    print_error,
+    print_line,
+    print_note,
+    print_record,
+    print_warning,
+    silence_stdout,
+)
+from featkit.cli.interrupts import Ended, raise_on_signals
+from featkit.errors import FeatkitError, OutputError, UsageError
+from featkit.records import error_record
 
 INTERRUPTED = 130
 
@@ -26,13 +34,13 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-app.command("match")(match.command)
+app.command("match", short_help="Find what corresponds in pictures.")(match.command)
 app.add_typer(cache.app, name="cache")
 
 
 def _print_version(wanted: bool) -> None:
     if wanted:
-        print(f"featkit {__version__}")
+        print_line(f"featkit {__version__}")
         raise typer.Exit
 
 
@@ -45,55 +53,66 @@ def _options(
 
 def run(arguments: list[str]) -> int:
     """Parse and carry out a command line; returns the exit status. No traceback is printed without --debug."""
-    debug = "--debug" in arguments
-    signal.signal(signal.SIGTERM, _terminate)
+    debug, json = "--debug" in arguments, "--json" in arguments
+    open_closed_streams()
+    raise_on_signals()
     warnings.showwarning = _show_warning
-    warnings.simplefilter("default")
+    # featkit's own warnings are shown whatever -W says; those of libraries obey it.
+    warnings.filterwarnings("default", category=UserWarning, module="featkit")
     try:
-        status = _invoke(arguments)
-        sys.stdout.flush()
-        return status
+        return _invoke(arguments)
     except FeatkitError as error:
         if debug:
             traceback.print_exc()
         print_error(error)
+        if json:
+            with contextlib.suppress(OSError, FeatkitError):
+                print_record(error_record(error))
         return error.exit_status
-    except KeyboardInterrupt:
-        print("featkit: interrupted", file=sys.stderr)
-        return INTERRUPTED
+    except (KeyboardInterrupt, Ended) as end:
+        if isinstance(end, KeyboardInterrupt):
+            print_note("featkit: interrupted")
+        # At once: the interpreter would wait for threads that are still at work.
+        os._exit(end.status if isinstance(end, Ended) else INTERRUPTED)
     except BrokenPipeError:
-        # The reader has all it wanted. Python would complain once more when it flushes stdout at the end.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        # The reader of stdout has all it wanted, as in `| head -1`.
+        silence_stdout()
         return 0
-    except MemoryError:
-        print_error(FeatkitError("out of memory", hint="try --max-side 2000, or --jobs 1"))
-        return FeatkitError.exit_status
+    except OSError as error:
+        if debug:
+            traceback.print_exc()
+        silence_stdout()
+        print_error(OutputError(error.strerror or str(error), path=error.filename))
+        return OutputError.exit_status
     except Exception as error:
         if debug:
             raise
-        summary = f"{type(error).__name__}: {error}".splitlines()[0]
-        print_error(
-            FeatkitError(f"a defect in featkit ({summary})", hint="run again with --debug and report what it prints")
-        )
+        print_error(_unforeseen(error))
         return FeatkitError.exit_status
+
+
+def _unforeseen(error: Exception) -> FeatkitError:
+    if isinstance(error, MemoryError) or "Insufficient memory" in str(error):  # so OpenCV says it
+        return FeatkitError("out of memory", hint="try --max-side 2000, or --jobs 1")
+    summary = f"{type(error).__name__}: {error}".splitlines()[0]
+    return FeatkitError(f"a defect in featkit ({summary})", hint="run again with --debug and report what it prints")
 
 
 def _invoke(arguments: list[str]) -> int:
     command = typer.main.get_command(app)
+    if "_FEATKIT_COMPLETE" in os.environ:
+        command.main(prog_name="featkit")  # the shell asks for completions
     try:
-        outcome = command.main(arguments or ["--help"], prog_name="featkit", standalone_mode=False)
-    except typer.Abort:
-        raise KeyboardInterrupt from None
+        # Not command.main(), which turns an interrupt and a closed pipe into exit statuses of its own.
+        with command.make_context("featkit", arguments or ["--help"]) as context:
+            return int(command.invoke(context) or 0)
+    except typer.Exit as end:
+        return end.exit_code
     except typer.TyperException as error:
-        context = getattr(error, "ctx", None)
-        where = "featkit" if context is None else context.command_path
-        raise UsageError(error.format_message().rstrip("."), hint=f"see `{where} --help`") from None
-    return outcome if isinstance(outcome, int) else 0
-
-
-def _terminate(signum: int, frame: FrameType | None) -> NoReturn:
-    # As an exception, so that half-written files are removed on the way out.
-    raise SystemExit(128 + signum)
+        failed = getattr(error, "ctx", None)
+        where = " ".join(["featkit", *arguments[:1]]) if failed is None else failed.command_path
+        message = error.format_message().rstrip(".")
+        raise UsageError(message[:1].lower() + message[1:], hint=f"see `{where} --help`") from None
 
 
 def _show_warning(message: Warning | str, category: type[Warning], *_: Any, **__: Any) -> None:

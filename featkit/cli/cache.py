@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from featkit.cli.console import print_line, print_record, printable
+from featkit.cli.console import counted, print_line, print_record, printable
 from featkit.cli.options import Debug, Json
 
 if TYPE_CHECKING:
@@ -38,8 +38,8 @@ def info(json: Json = False, debug: Debug = False) -> None:
         print_line("the cache is off (FEATKIT_CACHE)")
     else:
         print_line(
-            f"{printable(folder)}: {found.entries} entries, {_megabytes(found.bytes)} of "
-            f"{_megabytes(found.limit_bytes)}, {found.abandoned} unfinished"
+            f"{printable(folder)}: {counted(found.entries, 'entry', 'entries')}, {_size(found.bytes)} of "
+            f"{_size(found.limit_bytes)}, {found.abandoned} unfinished"
         )
 
 
@@ -82,10 +82,10 @@ def _report(done: str, removed: Pruned, json: bool) -> None:
         )
     else:
         print_line(
-            f"{done}: {removed.entries} entries, {removed.abandoned} unfinished, {removed.damaged} damaged; "
-            f"{_megabytes(removed.bytes)} freed"
+            f"{done}: {counted(removed.entries, 'entry', 'entries')}, {removed.abandoned} unfinished, "
+            f"{removed.damaged} damaged; {_size(removed.bytes)} freed"
         )
 
 
-def _megabytes(count: int) -> str:
-    return f"{count / 1e6:.1f} MB"
+def _size(count: int) -> str:
+    return f"{count / 2**30:.1f} GiB" if count >= 2**30 else f"{count / 2**20:.1f} MiB"

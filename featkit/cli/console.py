@@ -2,56 +2,112 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
+import shutil
 import sys
 from collections.abc import Iterable, Iterator, Mapping
-from typing import TypeVar
+from pathlib import Path
+from typing import TextIO, TypeVar
 
-from featkit.errors import FeatkitError
+from featkit.errors import FeatkitError, OutputError
 from featkit.records import to_json
 
 _Item = TypeVar("_Item")
 
+# What stands in for the few characters of featkit's own texts that an ASCII terminal lacks.
+_ASCII = str.maketrans({"·": "-", "±": "+/-", "×": "x"})
+
 
 def printable(text: str) -> str:
     """A file name or message fit for one line of a terminal: control characters and undecodable bytes escaped."""
-    if text.isprintable():
-        return text
-    return "".join(
-        character if character.isprintable() else character.encode("unicode_escape", "surrogatepass").decode("ascii")
-        for character in text
-    )
+    return text if text.isprintable() else "".join(map(_visible, text))
+
+
+def _visible(character: str) -> str:
+    if character.isprintable():
+        return character
+    if "\udc80" <= character <= "\udcff":  # a byte that is not UTF-8, as os.fsdecode keeps it
+        return f"\\x{ord(character) - 0xDC00:02x}"
+    return character.encode("unicode_escape").decode("ascii")
+
+
+def counted(count: int, noun: str, plural: str | None = None) -> str:
+    """1 picture, 2 pictures."""
+    return f"{count} {noun if count == 1 else plural or noun + 's'}"
+
+
+def open_closed_streams() -> None:
+    """Let /dev/null stand in for an stdout or stderr that is closed (`>&-`): the next file opened would become it."""
+    if sys.stdout is None:
+        sys.stdout = _nowhere()
+    if sys.stderr is None:
+        sys.stderr = _nowhere()
+
+
+def _nowhere() -> TextIO:
+    return open(os.open(os.devnull, os.O_WRONLY), "w", closefd=False)
+
+
+def silence_stdout() -> None:
+    """Send to nowhere what comes after a failure to write; Python would complain once more at its last flush."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+@contextlib.contextmanager
+def _writing_to_stdout() -> Iterator[None]:
+    """Raises BrokenPipeError if the reader has gone, OutputError for a full disk; either way stdout is silent after."""
+    try:
+        yield
+    except OSError as error:
+        silence_stdout()
+        if isinstance(error, BrokenPipeError):
+            raise
+        raise OutputError(f"stdout cannot be written: {error.strerror}") from error
 
 
 def print_line(text: str) -> None:
-    """One line of result for people; what the terminal's encoding lacks is escaped."""
-    encoding = sys.stdout.encoding or "utf-8"
-    print(text.encode(encoding, "backslashreplace").decode(encoding))
+    """One line of result for people, flushed; what the terminal's encoding lacks is escaped."""
+    with _writing_to_stdout():
+        print(_encodable(text, sys.stdout), flush=True)
 
 
 def print_record(record: Mapping[str, object]) -> None:
     """One JSON record, flushed, so that a pipeline sees each as it comes."""
-    print(to_json(record), flush=True)
+    with _writing_to_stdout():
+        print(to_json(record), flush=True)
+
+
+def copy_to_stdout(path: Path) -> None:
+    with path.open("rb") as file, _writing_to_stdout():
+        shutil.copyfileobj(file, sys.stdout.buffer)
+        sys.stdout.buffer.flush()
 
 
 def print_error(error: FeatkitError) -> None:
-    place = "" if error.path is None else f"{printable(error.path)}: "
-    _to_stderr(f"featkit: error: {place}{printable(error.message)}")
+    place = "" if error.path is None else f"{printable(error.path) or repr(error.path)}: "
+    print_note(f"featkit: error: {place}{printable(error.message)}")
     if error.hint:
-        _to_stderr(f"hint: {printable(error.hint)}")
+        print_note(f"hint: {printable(error.hint)}")
 
 
 def print_warning(message: str) -> None:
-    _to_stderr(f"featkit: warning: {printable(message)}")
+    print_note(f"featkit: warning: {printable(message)}")
 
 
-def print_note(message: str, *, quiet: bool) -> None:
-    if not quiet:
-        _to_stderr(message)
+def print_note(line: str) -> None:
+    """One line on stderr; nothing is left to be done if that cannot be written."""
+    with contextlib.suppress(OSError):
+        print(_encodable(line, sys.stderr), file=sys.stderr)
 
 
-def _to_stderr(line: str) -> None:
-    encoding = sys.stderr.encoding or "utf-8"
-    print(line.encode(encoding, "backslashreplace").decode(encoding), file=sys.stderr)
+def _encodable(text: str, stream: TextIO) -> str:
+    encoding = stream.encoding or "utf-8"
+    try:
+        text.encode(encoding)
+    except UnicodeEncodeError:
+        return text.translate(_ASCII).encode(encoding, "backslashreplace").decode(encoding)
+    return text
 
 
 def progress_wanted(*, quiet: bool, json: bool) -> bool:
@@ -59,15 +115,22 @@ def progress_wanted(*, quiet: bool, json: bool) -> bool:
 
 
 def with_progress(items: Iterable[_Item], total: int, label: str, *, wanted: bool) -> Iterator[_Item]:
-    """Pass items through, with a bar on stderr if `wanted`."""
+    """Pass items through, with a bar on stderr if `wanted`; lines printed meanwhile appear above it."""
     if not wanted or total < 2:
         yield from items
         return
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+    console = Console(stderr=True, soft_wrap=True)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+    with Progress(
+        *columns,
+        console=console,
+        transient=True,
+        disable=console.is_dumb_terminal,
+        redirect_stdout=sys.stdout.isatty(),  # rich would send to stderr even what goes to a file
+    ) as bar:
         task = bar.add_task(label, total=total)
         for item in items:
             yield item

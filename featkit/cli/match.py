@@ -22,6 +22,7 @@ from featkit.cli.options import (
     Recursive,
     decode_options,
 )
+from featkit.errors import UsageError
 
 # None stands for the default of the library's configuration, which is not imported here: numpy and OpenCV take longer
 # than --help. A test compares the figures in the help texts with it.
@@ -62,7 +63,8 @@ def command(
         typer.Option("--max-keypoints", metavar="N", help="Keep the N strongest: 8000 for sift, 10000 for orb."),
     ] = None,
     max_side: Annotated[
-        int | None, typer.Option("--max-side", metavar="PX", help="Look at pictures reduced to this longest side.")
+        int | None,
+        typer.Option("--max-side", metavar="PX", help="Look at pictures reduced to this side (3200; 0: full size)."),
     ] = None,
     ratio: Annotated[
         float | None, typer.Option("--ratio", metavar="R", help="Nearest over second nearest distance, at most (0.9).")
@@ -71,7 +73,10 @@ def command(
         bool | None, typer.Option("--mutual/--one-way", help="Both must be each other's nearest (default), or not.")
     ] = None,
     model: Annotated[
-        str | None, typer.Option("--model", metavar="NAME", help="homography (default), affine, fundamental or none.")
+        str | None,
+        typer.Option(
+            "--model", metavar="NAME", help="homography (default; for a .db fundamental), affine, fundamental or none."
+        ),
     ] = None,
     threshold: Annotated[
         float | None, typer.Option("--threshold", metavar="PX", help="How far a match may lie off the model (1.5).")
@@ -105,6 +110,8 @@ def command(
     from featkit.cli import match_run
 
     if check is not None:
+        if pictures or files_from or pairs or output or draw or draw_warp:
+            raise UsageError("--check looks at a file that is there, and matches nothing", hint="give it alone")
         return match_run.check_file(check, json=json)
     return match_run.run(
         match_run.Request(
