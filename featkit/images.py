@@ -576,7 +576,10 @@ _ENCODERS: dict[str, tuple[str, dict[str, Any], int | None]] = {
 
 def check_extension(path: str | os.PathLike[str]) -> None:
     """UsageError where `save` would refuse the path's extension."""
-    _encoder(os.path.splitext(os.fspath(path))[1])  # noqa: PTH122 - of str, as the caller gave it
+    try:
+        _encoder(PurePath(path).suffix)
+    except UsageError as error:
+        raise UsageError(error.message, path=os.fspath(path), hint=error.hint) from None
 
 
 def _encoder(extension: str) -> tuple[str, dict[str, Any], int | None]:
@@ -612,12 +615,17 @@ def encode(pixels: Pixels, extension: str, *, quality: int = 92) -> bytes:
 
 
 def _encode_png(pixels: Pixels) -> bytes:
-    """By OpenCV with zlib's run-length strategy: half of Pillow's time at its fastest, and no larger on photos."""
+    """By OpenCV with zlib's run-length strategy and one filter: a third of Pillow's time at its fastest, and 2 % larger
+    on photos."""
     from featkit.opencv import cv2
 
     stored = pixels if pixels.ndim == 2 else cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR)
-    settings = [cv2.IMWRITE_PNG_COMPRESSION, 1, cv2.IMWRITE_PNG_STRATEGY, cv2.IMWRITE_PNG_STRATEGY_RLE]
-    return cv2.imencode(".png", stored, settings)[1].tobytes()
+    settings = {
+        cv2.IMWRITE_PNG_COMPRESSION: 1,
+        cv2.IMWRITE_PNG_STRATEGY: cv2.IMWRITE_PNG_STRATEGY_RLE,
+        cv2.IMWRITE_PNG_FILTER: cv2.IMWRITE_PNG_FILTER_SUB,
+    }
+    return cv2.imencode(".png", stored, [value for item in settings.items() for value in item])[1].tobytes()
 
 
 def save(path: str | os.PathLike[str], pixels: Pixels, *, force: bool = False) -> None:

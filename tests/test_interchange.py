@@ -19,13 +19,13 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
+from conftest import ROOT, TOLERANCE
 
 from featkit.errors import FileMissing, NotAFile, OutputDamaged, OutputError, OutputExists, UsageError
 from featkit.local.features import Features
 from featkit.local.geometry import Estimate, GeometryConfig, estimate
 from featkit.local.interchange import FORMATS, check, open_writer
 from featkit.local.matching import Matches, match_features
-from tests.conftest import ROOT, TOLERANCE
 
 every_format = pytest.mark.parametrize("suffix", FORMATS)
 #: Those that keep every picture and every pair, and whose every byte that matters is under a checksum or a count.
@@ -162,7 +162,7 @@ def test_an_existing_file_is_kept(tmp_path: Path, suffix: str) -> None:
 _WRITE_UNDER_A_LIMIT = """
 import resource, sys
 sys.path.insert(0, sys.argv[2])
-from tests.test_interchange import make_estimate, make_features, make_matches
+from test_interchange import make_estimate, make_features, make_matches
 from featkit.errors import OutputError
 from featkit.local.interchange import open_writer
 resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
@@ -181,7 +181,9 @@ except OutputError as error:
 @every_format
 def test_a_full_disk_is_an_error_and_leaves_nothing(tmp_path: Path, suffix: str) -> None:
     path = tmp_path / f"matches{suffix}"
-    run = subprocess.run([sys.executable, "-c", _WRITE_UNDER_A_LIMIT, path, ROOT], capture_output=True, text=True)
+    run = subprocess.run(
+        [sys.executable, "-c", _WRITE_UNDER_A_LIMIT, path, ROOT / "tests"], capture_output=True, text=True
+    )
     assert (run.returncode, run.stderr) == (0, "")
     assert "free some space" in run.stdout or "ulimit" in run.stdout
     assert list(tmp_path.iterdir()) == []

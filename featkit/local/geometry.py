@@ -37,6 +37,8 @@ _CELLS = 6
 # median of .8.
 _NOISE_INFLATION = 1.2
 _MISFIT_PER_SQUARE_PX = 0.3
+# Beyond this condition of the information matrix (in the coordinates of `_normalisation`) matches lie on one line.
+_LARGEST_CONDITION = 1e12
 
 _Points = npt.NDArray[np.floating]
 _Matrix = npt.NDArray[np.floating]
@@ -128,9 +130,15 @@ def one_to_one(xy_a: _Points, xy_b: _Points, score: npt.NDArray[np.float32]) -> 
     """Indices, ascending, of matches that share no place in a and no place in b: the best-scored of each."""
     order = np.argsort(-score, kind="stable")
     for points in (xy_a, xy_b):
-        _, first = np.unique(points[order], axis=0, return_index=True)
-        order = order[np.sort(first)]
+        order = order[np.sort(_first_occurrences(points[order]))]
     return np.sort(order)
+
+
+def _first_occurrences(points: _Points) -> npt.NDArray[np.int64]:
+    """Index of the first of each distinct row (as np.unique finds them; like np.median it would load numpy.ma)."""
+    order = np.lexsort(points.T)
+    differs = (points[order[1:]] != points[order[:-1]]).any(1)
+    return np.asarray(order[np.concatenate([[True], differs])[: len(points)]])
 
 
 def sample_consensus(
@@ -180,7 +188,7 @@ def symmetric_distance(matrix: _Matrix, xy_a: _Points, xy_b: _Points) -> npt.NDA
     """The larger of both transfer errors, pixels (forward in b, backward in a); inf beyond the horizon."""
     forward = np.linalg.norm(transform(matrix, xy_a) - xy_b, axis=1)
     backward = np.linalg.norm(transform(np.linalg.inv(matrix), xy_b) - xy_a, axis=1)
-    return np.asarray(np.nan_to_num(np.maximum(forward, backward), nan=np.inf))
+    return np.asarray(np.nan_to_num(np.maximum(forward, backward), nan=np.inf, posinf=np.inf))
 
 
 def epipolar_distance(matrix: _Matrix, xy_a: _Points, xy_b: _Points) -> npt.NDArray[np.floating]:
@@ -190,7 +198,7 @@ def epipolar_distance(matrix: _Matrix, xy_a: _Points, xy_b: _Points) -> npt.NDAr
     residual = np.abs((lines_b[:, :2] * xy_b).sum(1) + lines_b[:, 2])
     with np.errstate(divide="ignore", invalid="ignore"):
         distances = residual / np.minimum(np.hypot(*lines_a[:, :2].T), np.hypot(*lines_b[:, :2].T))
-    return np.asarray(np.nan_to_num(distances, nan=np.inf))
+    return np.asarray(np.nan_to_num(distances, nan=np.inf, posinf=np.inf))
 
 
 def corners_of(size: tuple[int, int]) -> _Points:
@@ -234,7 +242,7 @@ def refine(
     to_normal_a, to_normal_b = _normalisation(xy_a), _normalisation(xy_b)
     normal_a, normal_b = transform(to_normal_a, xy_a), transform(to_normal_b, xy_b)
     per_pixel = np.array([to_normal_a[0, 0], to_normal_b[0, 0]])
-    sigma = (sizes / np.median(sizes, 0)) ** _SIZE_EXPONENT
+    sigma = (sizes / _median(sizes)) ** _SIZE_EXPONENT
 
     normal = to_normal_b @ matrix @ np.linalg.inv(to_normal_a)
     normal /= np.linalg.norm(normal)
@@ -250,6 +258,8 @@ def refine(
         if not np.isfinite(refined).all() or abs(refined[2, 2]) < 1e-12:
             return None
         information, gradients, tangent = _linearise(normal, normal_a, normal_b, sigma, per_pixel, config.model)
+        if np.linalg.cond(information) > _LARGEST_CONDITION:
+            return None
         cells = _cells(xy_a, size_a)
         bread = np.linalg.inv(information)
         noise = bread @ _clustered(gradients, cells) @ bread
@@ -257,7 +267,7 @@ def refine(
         misfit = np.linalg.inv(_gram(moved / np.bincount(cells)[cells][:, None, None], moved))
     except np.linalg.LinAlgError:
         return None
-    residual = float(np.median(symmetric_distance(refined, xy_a, xy_b)))
+    residual = float(_median(symmetric_distance(refined, xy_a, xy_b)))
     covariance = _NOISE_INFLATION**2 * noise + (_MISFIT_PER_SQUARE_PX * residual**2) ** 2 * misfit
     return Refined(refined / refined[2, 2], normal, tangent @ covariance @ tangent.T, to_normal_a, to_normal_b)
 
@@ -285,6 +295,11 @@ def _linearise(
         information += _gram(weighted, moved)
         gradients += (weighted * residual[:, :, None]).sum(1)
     return information, gradients, tangent
+
+
+def _median(values: npt.NDArray[np.floating]) -> npt.NDArray[np.floating]:
+    """Upper median along the first axis. np.median loads numpy.ma at its first call, a fiftieth of a run of `match`."""
+    return np.asarray(np.partition(values, len(values) // 2, axis=0)[len(values) // 2])
 
 
 def _gram(left: npt.NDArray[np.floating], right: npt.NDArray[np.floating]) -> _Matrix:
@@ -325,5 +340,5 @@ def _clustered(gradients: _Points, cells: npt.NDArray[np.int64]) -> _Matrix:
     """Sum over the cells of the outer product of the gradients' sum in a cell, k×k, for so few cells as there are."""
     sums = np.zeros((_CELLS**2, gradients.shape[1]))
     np.add.at(sums, cells, gradients)
-    occupied = len(np.unique(cells))
+    occupied = int((np.bincount(cells) > 0).sum())
     return np.asarray(sums.T @ sums * (occupied / max(occupied - 1, 1)))

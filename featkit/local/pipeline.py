@@ -37,7 +37,7 @@ class MatchConfig:
 
     detector: str = DetectorConfig.detector
     max_keypoints: int | None = DetectorConfig.max_keypoints
-    max_side: int | None = DetectorConfig.max_side
+    max_side: int = DetectorConfig.max_side
     ratio: float = MatcherConfig.ratio
     mutual: bool = MatcherConfig.mutual
     model: str = GeometryConfig.model
