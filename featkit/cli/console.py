@@ -51,7 +51,11 @@ def _nowhere() -> TextIO:
 
 def silence_stdout() -> None:
     """Send to nowhere what comes after a failure to write; Python would complain once more at its last flush."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    _silence(sys.stdout)
+
+
+def _silence(stream: TextIO) -> None:
+    os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 @contextlib.contextmanager
@@ -97,8 +101,11 @@ def print_warning(message: str) -> None:
 
 def print_note(line: str) -> None:
     """One line on stderr; nothing is left to be done if that cannot be written."""
-    with contextlib.suppress(OSError):
-        print(_encodable(line, sys.stderr), file=sys.stderr)
+    try:
+        print(_encodable(line, sys.stderr), file=sys.stderr, flush=True)
+    except OSError:
+        # What is left in the buffer would fail again at the interpreter's last flush, and change the exit status.
+        _silence(sys.stderr)
 
 
 def _encodable(text: str, stream: TextIO) -> str:
