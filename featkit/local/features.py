@@ -19,7 +19,7 @@ VERSION = 2
 DETECTORS = ("sift", "orb")
 DEFAULT_KEYPOINTS = {"sift": 8_000, "orb": 10_000}
 
-# Half of OpenCV's default: twice the keypoints where contrast is low. Measured: tests/bench/accuracy.py.
+# Half of OpenCV's default: a third more keypoints on oxford/graf.
 _SIFT_CONTRAST = 0.02
 # OpenCV's SIFT doubles the picture with aligned corners but halves the coordinates without the half pixel: every
 # keypoint lies a quarter of a pixel too far right and down. Its own `enable_precise_upscale` mends that with another
