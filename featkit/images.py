@@ -184,6 +184,32 @@ def decode(
         return upright
 
 
+def thumbnail(
+    data: bytes,
+    max_side: int,
+    options: DecodeOptions = DEFAULTS,
+    *,
+    path: str | None = None,
+) -> Pixels:
+    """The picture reduced to `max_side` pixels a side, or as it is if it is smaller: uint8 H×W×3 RGB, upright.
+
+    A JPEG is decoded at a half, a quarter or an eighth of its size where that is enough: 24 megapixels in a third of
+    the time. Raises what `decode` raises.
+    """
+    with _errors_name(path):
+        header = _header(data, options)
+        scale = scale_to_fit((header.width, header.height), max_side)
+        if header.format == "JPEG":
+            image = _open(header, header.stripped())
+            image.draft(None, (math.ceil(header.width * scale), math.ceil(header.height * scale)))
+            image.load()
+            pixels = _flatten(image)
+        else:
+            pixels = _pixels(header, options)
+        upright = np.ascontiguousarray(_upright(pixels, header.orientation))
+        return resize(upright, scale_to_fit((upright.shape[1], upright.shape[0]), max_side))
+
+
 @contextlib.contextmanager
 def _errors_name(path: str | None) -> Iterator[None]:
     """Errors about bytes become errors about `path`; whatever a decoder raises on garbage becomes ImageDamaged."""
@@ -523,10 +549,17 @@ def focal_length_px(data: bytes) -> float | None:
 
 
 def to_gray(pixels: Pixels) -> Pixels:
-    """uint8 H×W×3 RGB to uint8 H×W, by the weights of ITU-R BT.601 (.299, .587, .114)."""
+    """uint8 H×W×3 RGB to uint8 H×W, by the weights of ITU-R BT.601 (.299, .587, .114); H×W stays as it is."""
+    if pixels.ndim == 2:
+        return pixels
     from featkit.opencv import cv2
 
     return np.asarray(cv2.cvtColor(pixels, cv2.COLOR_RGB2GRAY), np.uint8)
+
+
+def size_of(pixels: Pixels) -> tuple[int, int]:
+    """(width, height)."""
+    return pixels.shape[1], pixels.shape[0]
 
 
 def scale_to_fit(size: tuple[int, int], max_side: int | None) -> float:
