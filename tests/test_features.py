@@ -18,6 +18,7 @@ from featkit.local.matching import match_features
 from featkit.opencv import cv2
 
 Pixels = np.ndarray
+#: The learned detectors have tests of their own.
 WIDTH = {"sift": 128, "orb": 32}
 
 
@@ -31,7 +32,7 @@ def china(samples: Path) -> Pixels:
     return load(samples / "china.jpg").pixels
 
 
-@pytest.fixture(params=DETECTORS)
+@pytest.fixture(params=WIDTH)
 def detector(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
@@ -44,6 +45,7 @@ def assert_valid(features: Features, detector: str, width: int, height: int) -> 
     assert (features.angle.shape, features.angle.dtype) == ((count,), np.float32)
     assert (features.descriptors.shape, features.descriptors.dtype) == ((count, WIDTH[detector]), np.uint8)
     assert features.image_size == (width, height)
+    assert features.detector == detector
     assert (features.xy >= -0.5).all()
     assert (features.xy <= np.array([width, height]) - 0.5).all()
     assert (features.size > 0).all()
@@ -210,6 +212,65 @@ class TestLimit:
         assert np.median(few.size) > 1.5 * np.median(every.size[:100])
 
 
+class TestMask:
+    """Where not to look there are no keypoints; elsewhere all is as without the mask."""
+
+    @staticmethod
+    def places(features: Features) -> set[tuple[float, ...]]:
+        columns = (features.xy, features.size[:, None], features.angle[:, None], features.descriptors)
+        return {tuple(row) for row in np.column_stack(columns).astype(float).tolist()}
+
+    @pytest.fixture
+    def mask(self, china: Pixels) -> Pixels:
+        """A disc and a thin diagonal line."""
+        mask = np.zeros(china.shape[:2], np.uint8)
+        cv2.circle(mask, (200, 150), 90, 1, -1)
+        cv2.line(mask, (300, 20), (600, 400), 1, 3)
+        return mask.astype(bool)
+
+    @pytest.mark.parametrize("max_side", [0, 400])
+    def test_the_keypoints_on_the_mask_are_those_found_without_it(
+        self, china: Pixels, mask: Pixels, detector: str, max_side: int
+    ) -> None:
+        config = DetectorConfig(detector, max_keypoints=1_000_000, max_side=max_side)
+        every, masked = detect(china, config), detect(china, config, mask)
+        column, row = np.floor(every.xy + np.float32(0.5)).astype(int).T
+        on_mask = mask[row.clip(0, 426), column.clip(0, 639)]
+        expected = Features(
+            every.xy[on_mask],
+            every.size[on_mask],
+            every.angle[on_mask],
+            every.descriptors[on_mask],
+            every.image_size,
+            detector,
+        )
+        assert 100 < len(masked) < len(every)
+        assert self.places(masked) == self.places(expected)
+
+    def test_the_limit_is_for_what_the_mask_leaves(self, china: Pixels, mask: Pixels, detector: str) -> None:
+        """The strongest 200 of the whole picture leave few in the disc."""
+        config = DetectorConfig(detector, max_keypoints=200)
+        masked = detect(china, config, mask)
+        assert 150 < len(masked) <= 200
+        if detector == "sift":
+            every = detect(china, DetectorConfig(max_keypoints=1_000_000), mask)
+            np.testing.assert_array_equal(masked.xy, every.xy[:200])
+
+    def test_of_a_large_picture_the_same(self, china: Pixels, mask: Pixels, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(local_features, "_LARGE_PICTURE_PIXELS", 0)
+        self.test_the_keypoints_on_the_mask_are_those_found_without_it(china, mask, "sift", 0)
+
+    def test_everywhere_is_as_no_mask(self, china: Pixels, detector: str) -> None:
+        everywhere = np.ones(china.shape[:2], bool)
+        config = DetectorConfig(detector, max_keypoints=1_000_000)
+        assert_same(detect(china, config, everywhere), detect(china, config))
+
+    def test_nowhere(self, china: Pixels, detector: str) -> None:
+        nothing = detect(china, DetectorConfig(detector), np.zeros(china.shape[:2], bool))
+        assert len(nothing) == 0
+        assert_valid(nothing, detector, 640, 427)
+
+
 class TestDeterminism:
     @pytest.fixture(autouse=True)
     def _threads(self) -> Iterator[None]:
@@ -247,7 +308,7 @@ class TestConfig:
         with pytest.raises(UsageError, match="'akaze'") as error:
             DetectorConfig("akaze")
         assert error.value.hint is not None
-        assert "sift, orb" in error.value.hint
+        assert all(detector in error.value.hint for detector in DETECTORS)
 
     @pytest.mark.parametrize(
         "options", [{"max_keypoints": 0}, {"max_keypoints": -1}, {"max_side": 15}, {"max_side": -1}]

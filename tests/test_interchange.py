@@ -34,14 +34,21 @@ BINARY = (".npz", ".h5", ".db")
 HOMOGRAPHY = np.array([[1.1, 0.02, 30.0], [-0.03, 0.9, -12.0], [1e-5, 2e-5, 1.0]])
 
 
-def make_features(count: int, seed: int = 0, *, width: int = 640, height: int = 480, bits: bool = False) -> Features:
+def make_features(
+    count: int, seed: int = 0, *, width: int = 640, height: int = 480, detector: str = "sift"
+) -> Features:
     random = np.random.default_rng(seed)
+    descriptors = random.integers(0, 256, (count, 32 if detector == "orb" else 128), np.uint8)
+    if detector in ("aliked", "disk"):
+        unit = random.normal(size=(count, 128))
+        descriptors = (unit / np.linalg.norm(unit, axis=1, keepdims=True)).astype(np.float16)
     return Features(
         (random.random((count, 2)) * (width, height) - 0.5).astype(np.float32),
         (random.random(count) * 20 + 2).astype(np.float32),
         (random.random(count) * 359).astype(np.float32),
-        random.integers(0, 256, (count, 32 if bits else 128), np.uint8),
+        descriptors,
         (width, height),
+        detector,
     )
 
 
@@ -86,7 +93,6 @@ def write(path: Path, names: tuple[str, ...] = NAMES, *, seconds: float = 0.1, m
                 make_features(count, seed),
                 sha256=f"{seed:064}",
                 focal_px=None if seed else 700.0,
-                descriptors_kind="sift",
             )
         for a, b, count, verdict in ((1, 0, 20, "reliable"), (0, 2, 10, "none"), (1, 2, 0, "none")):
             matches = make_matches(count, counts[a], counts[b], seed=a)
@@ -125,7 +131,7 @@ def test_no_pictures_and_no_keypoints(tmp_path: Path, suffix: str) -> None:
     nothing = make_matches(0, 0, 0)
     with open_writer(path, force=True) as writer:
         for name in ("a", "b"):
-            writer.add_image(name, make_features(0), sha256="", focal_px=None, descriptors_kind="sift")
+            writer.add_image(name, make_features(0), sha256="", focal_px=None)
         writer.add_pair("a", "b", nothing, make_estimate(nothing, verdict="none"), {})
     assert check(path).problems == ()
     assert check(path).matches == 0
@@ -137,7 +143,7 @@ def test_an_exception_leaves_nothing(tmp_path: Path, suffix: str) -> None:
 
     def fail(problem: BaseException) -> None:
         with open_writer(path) as writer:
-            writer.add_image("a", make_features(5), sha256="", focal_px=None, descriptors_kind="sift")
+            writer.add_image("a", make_features(5), sha256="", focal_px=None)
             raise problem
 
     for problem in (ValueError("the detector failed"), KeyboardInterrupt()):
@@ -170,7 +176,7 @@ features, matches = make_features(3_000), make_matches(2_000, 3_000, 3_000)
 try:
     with open_writer(sys.argv[1]) as writer:
         for number in range(10):
-            writer.add_image(str(number), features, sha256="", focal_px=None, descriptors_kind="sift")
+            writer.add_image(str(number), features, sha256="", focal_px=None)
         for number in range(9):
             writer.add_pair(str(number), str(number + 1), matches, make_estimate(matches), {})
 except OutputError as error:
@@ -235,7 +241,7 @@ def test_pictures_and_pairs_come_once(tmp_path: Path, suffix: str) -> None:
         with open_writer(tmp_path / f"matches{suffix}") as writer:
             for step in steps:
                 if len(step) == 1:
-                    writer.add_image(*step, features, sha256="", focal_px=None, descriptors_kind="sift")
+                    writer.add_image(*step, features, sha256="", focal_px=None)
                 else:
                     writer.add_pair(*step, matches, found, {})
 
@@ -254,7 +260,7 @@ def test_pictures_and_pairs_come_once(tmp_path: Path, suffix: str) -> None:
 def test_matches_must_belong_to_the_features(tmp_path: Path) -> None:
     with open_writer(tmp_path / "matches.npz") as writer:
         for name in ("a", "b"):
-            writer.add_image(name, make_features(5), sha256="", focal_px=None, descriptors_kind="sift")
+            writer.add_image(name, make_features(5), sha256="", focal_px=None)
         for pairs, words in (([[0, 5]], "not there"), ([[-1, 0]], "not there"), ([[1, 0], [1, 2]], "matched twice")):
             matches = Matches(np.array(pairs, np.int32), np.ones(len(pairs), np.float32))
             with pytest.raises(ValueError, match=words):
@@ -277,7 +283,7 @@ def test_memory_stays_small(tmp_path: Path, suffix: str) -> None:
     tracemalloc.start()
     with open_writer(tmp_path / f"matches{suffix}") as writer:
         for number in range(20):
-            writer.add_image(str(number), features, sha256="", focal_px=None, descriptors_kind="sift")
+            writer.add_image(str(number), features, sha256="", focal_px=None)
         for a, b in itertools.combinations(range(20), 2):
             writer.add_pair(str(a), str(b), matches, found, {})
     assert check(tmp_path / f"matches{suffix}").matches == 57_000
@@ -292,8 +298,8 @@ def test_memory_stays_small(tmp_path: Path, suffix: str) -> None:
 def test_npz_in_a_notebook(tmp_path: Path) -> None:
     a, b, matches = make_features(40, 1), make_features(30, 2), make_matches(20, 40, 30)
     with open_writer(tmp_path / "pair.npz") as writer:
-        writer.add_image("a.jpg", a, sha256="", focal_px=None, descriptors_kind="sift")
-        writer.add_image("b.jpg", b, sha256="", focal_px=None, descriptors_kind="sift")
+        writer.add_image("a.jpg", a, sha256="", focal_px=None)
+        writer.add_image("b.jpg", b, sha256="", focal_px=None)
         writer.add_pair("a.jpg", "b.jpg", matches, make_estimate(matches), {})
     with np.load(tmp_path / "pair.npz") as f:
         points = f["keypoints_0"][f["matches_0_1"][:, 0]]
@@ -404,16 +410,18 @@ def test_hloc_reads_features_and_matches(tmp_path: Path) -> None:
         assert file["castle/one.jpg"]["image_size"][()].tolist() == [640, 480]
 
 
-@pytest.mark.parametrize(("kind", "dimension"), [("sift", 128), ("orb", 256)])
-def test_hloc_takes_products_of_descriptors_for_cosines(tmp_path: Path, kind: str, dimension: int) -> None:
-    features = make_features(50, bits=kind == "orb")
+@pytest.mark.parametrize(("detector", "dimension"), [("sift", 128), ("orb", 256), ("aliked", 128), ("disk", 128)])
+def test_hloc_takes_products_of_descriptors_for_cosines(tmp_path: Path, detector: str, dimension: int) -> None:
+    features = make_features(50, detector=detector)
     with open_writer(tmp_path / "features.h5") as writer:
-        writer.add_image("a", features, sha256="", focal_px=None, descriptors_kind=kind)
+        writer.add_image("a", features, sha256="", focal_px=None)
     with h5py.File(tmp_path / "features.h5") as file:
         descriptors = file["a"]["descriptors"][()].astype(np.float32)
     assert descriptors.shape == (dimension, 50)
     np.testing.assert_allclose(np.linalg.norm(descriptors, axis=0), 1, atol=1e-3)
-    if kind == "orb":
+    if detector in ("aliked", "disk"):
+        np.testing.assert_array_equal(descriptors.T, features.descriptors)
+    if detector == "orb":
         hamming = np.unpackbits(features.descriptors[0] ^ features.descriptors[1]).sum()
         assert descriptors[:, 0] @ descriptors[:, 1] == pytest.approx(1 - 2 * hamming / 256)
 
@@ -422,7 +430,7 @@ def test_hloc_cannot_tell_some_names_apart(tmp_path: Path) -> None:
     def attempt(names: tuple[str, ...]) -> None:
         with open_writer(tmp_path / "matches.h5") as writer:
             for name in names:
-                writer.add_image(name, make_features(3), sha256="", focal_px=None, descriptors_kind="sift")
+                writer.add_image(name, make_features(3), sha256="", focal_px=None)
 
     for names in (("a/b.jpg", "a-b.jpg"), ("a//b.jpg",), ("keypoints",), ("matches0/a.jpg",)):
         with pytest.raises(UsageError, match="hloc's layout cannot hold"):
@@ -512,17 +520,18 @@ def test_colmap_shares_a_camera_where_exif_agrees(tmp_path: Path) -> None:
             [(640, 700.0), (640, 700.0), (640, 800.0), (800, 700.0), (640, None)]
         ):
             features = make_features(3, width=width)
-            writer.add_image(str(number), features, sha256="", focal_px=focal_px, descriptors_kind="sift")
-        writer.add_image("last", make_features(3), sha256="", focal_px=None, descriptors_kind="sift")
+            writer.add_image(str(number), features, sha256="", focal_px=focal_px)
+        writer.add_image("last", make_features(3), sha256="", focal_px=None)
     with sqlite3.connect(path) as connection:
         cameras = [camera for (camera,) in connection.execute("SELECT camera_id FROM images ORDER BY image_id")]
     assert cameras == [1, 1, 2, 3, 4, 5]
 
 
-def test_colmap_gets_no_orb_descriptors(tmp_path: Path) -> None:
+@pytest.mark.parametrize("detector", ["orb", "aliked", "disk"])
+def test_colmap_gets_no_descriptors_that_it_does_not_know(tmp_path: Path, detector: str) -> None:
     path = tmp_path / "matches.db"
     with open_writer(path) as writer:
-        writer.add_image("a", make_features(5, bits=True), sha256="", focal_px=None, descriptors_kind="orb")
+        writer.add_image("a", make_features(5, detector=detector), sha256="", focal_px=None)
     with sqlite3.connect(path) as connection:
         assert connection.execute("SELECT count(*) FROM descriptors").fetchone() == (0,)
         assert connection.execute("SELECT rows, cols FROM keypoints").fetchone() == (5, 4)
@@ -534,7 +543,7 @@ def test_one_way_matches_may_share_a_keypoint_of_b(tmp_path: Path) -> None:
     for suffix in FORMATS:
         with open_writer(tmp_path / f"matches{suffix}") as writer:
             for name in ("a", "b"):
-                writer.add_image(name, make_features(5), sha256="", focal_px=None, descriptors_kind="sift")
+                writer.add_image(name, make_features(5), sha256="", focal_px=None)
             writer.add_pair("b", "a", matches, make_estimate(matches), {})
         assert check(tmp_path / f"matches{suffix}").problems == ()
 
@@ -552,7 +561,7 @@ def test_colmap_places_all_photos_of_the_castle(tmp_path: Path, shared_data: Pat
     with open_writer(tmp_path / "castle.db") as writer:
         for name, found in zip(names, features, strict=True):
             # EXIF: 35 mm on a full frame.
-            writer.add_image(name, found, sha256="", focal_px=35 / 36 * 2832, descriptors_kind="sift")
+            writer.add_image(name, found, sha256="", focal_px=35 / 36 * 2832)
         for a, b in itertools.combinations(range(11), 2):
             if b - a <= 3:
                 matches = match_features(features[a], features[b])
@@ -578,6 +587,7 @@ def small_sift(cv2: object, gray: np.ndarray) -> Features:
         np.array([k.angle for k in keypoints], np.float32),
         descriptors,
         (width, height),
+        "sift",
     )
 
 

@@ -1,4 +1,8 @@
-"""Which descriptor of one picture is whose nearest neighbour in the other: exact, in blocks, by matrix products."""
+"""Which keypoint of one picture is which of the other.
+
+SIFT and ORB: the nearest neighbour among the descriptors, exact, in blocks, by matrix products. ALIKED and DISK:
+LightGlue, in learned.py.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from featkit.errors import UsageError
+from featkit.local import learned
 from featkit.local.features import Features
 
 #: Raise when the same features and configuration would give other matches: it is part of the cache key.
@@ -24,7 +29,8 @@ _Similarity = Callable[[int, int, npt.NDArray[np.float32]], None]
 @dataclass(frozen=True)
 class MatcherConfig:
     """ratio: a match's distance over the second nearest's (Lowe 2004); 1 switches the test off.
-    mutual: both must be each other's nearest."""
+    mutual: both must be each other's nearest. Neither is about ALIKED and DISK: LightGlue decides by itself, and its
+    matches are mutual."""
 
     ratio: float = 0.9
     mutual: bool = True
@@ -44,7 +50,7 @@ class Matches:
     """Tentative matches, in the order of a's keypoints.
 
     indices: int32 M×2, (row of a, row of b).
-    score: float32 M in [0, 1], higher is better: 1 − distance / second distance.
+    score: float32 M in [0, 1], higher is better: 1 − distance / second distance, or LightGlue's confidence.
     """
 
     indices: npt.NDArray[np.int32]
@@ -73,18 +79,26 @@ class Neighbours:
 
 
 def match_features(a: Features, b: Features, config: MatcherConfig | None = None) -> Matches:
-    """Match two pictures' features: SIFT as RootSIFT (Arandjelović & Zisserman 2012), ORB by Hamming distance."""
+    """Match two pictures' features: SIFT as RootSIFT (Arandjelović & Zisserman 2012), ORB by Hamming distance, ALIKED
+    and DISK by LightGlue (Lindenberger et al. 2023; DependencyError without that extra)."""
     config = config or MatcherConfig()
-    if a.descriptors.shape[1] != b.descriptors.shape[1]:
+    if a.detector != b.detector:
         raise ValueError("the two pictures were described by different detectors")
     if not len(a) or not len(b):
         return NO_MATCHES
+    if a.detector in learned.DETECTORS:
+        return Matches(*learned.match(a, b))
     found = (
         nearest_binary(a.descriptors, b.descriptors)
-        if a.descriptors.shape[1] == 32
+        if a.detector == "orb"
         else nearest_neighbours(root_sift(a.descriptors), root_sift(b.descriptors), unit_length=True)
     )
     return select(found, config)
+
+
+def matcher_digest(detector: str) -> str:
+    """What a cached result of `match_features` depends on besides VERSION, OpenCV and the configuration."""
+    return learned.matcher_digest(detector) if detector in learned.DETECTORS else ""
 
 
 def select(found: Neighbours, config: MatcherConfig) -> Matches:

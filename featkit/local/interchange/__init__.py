@@ -58,7 +58,6 @@ class Image:
     features: Features
     sha256: str
     focal_px: float | None
-    descriptors_kind: str
 
 
 @dataclass(frozen=True)
@@ -132,13 +131,11 @@ class MatchWriter:
     ) -> None:
         self._cleanup.__exit__(kind, error, trace)
 
-    def add_image(
-        self, name: str, features: Features, *, sha256: str, focal_px: float | None, descriptors_kind: str
-    ) -> None:
+    def add_image(self, name: str, features: Features, *, sha256: str, focal_px: float | None) -> None:
         """Add a picture, once, before its pairs.
 
         name: its path relative to a folder that all pictures share, with '/'. sha256: of its file, hexadecimal.
-        focal_px: pixels of the full-size picture, None if unknown. descriptors_kind: "sift" or "orb".
+        focal_px: pixels of the full-size picture, None if unknown.
         Raises UsageError for a name that is taken, or that the format cannot hold.
         """
         stored = stored_name(name)
@@ -150,7 +147,7 @@ class MatchWriter:
         if not len(features.size) == len(features.angle) == len(features.descriptors) == count:
             raise ValueError("the arrays of the features differ in length")
         position = len(self._positions)
-        self._writer.add_image(position, Image(stored, features, sha256, focal_px, descriptors_kind))
+        self._writer.add_image(position, Image(stored, features, sha256, focal_px))
         self._positions[stored] = position
         self._keypoints.append(count)
 

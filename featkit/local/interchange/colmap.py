@@ -5,8 +5,9 @@
                             assumes
     images                  numbered from 1 in the order in which they were added
     keypoints               float32 N×4: x, y, scale, orientation; the corner of the top-left pixel = (0, 0)
-    descriptors             uint8 N×128: SIFT as COLMAP stores it, RootSIFT × 512. None for ORB: COLMAP has no use for
-                            it, and mapping needs none
+    descriptors             uint8 N×128: SIFT as COLMAP stores it, RootSIFT × 512. None of other detectors: COLMAP knows
+                            no ORB or DISK, ALIKED only from version 4 on and in tables that would shut out the earlier
+                            ones, and mapping needs none
     matches                 every pair's matches before verification
     two_view_geometries     every pair's inliers and matrix; DEGENERATE and without inliers where the verdict is "none".
                             A pair that was matched with the model "none" has no row, so that COLMAP verifies it
@@ -113,7 +114,7 @@ class Writer:
             camera_id = self._camera(features.image_size, image.focal_px)
             self._insert("images", image_id=image_id, name=image.name, camera_id=camera_id)
             self._insert_matrix("keypoints", "image_id", image_id, _keypoints(features))
-            if image.descriptors_kind == "sift":
+            if features.has_sift_descriptors:
                 self._insert_matrix("descriptors", "image_id", image_id, _descriptors(features))
 
     def add_pair(self, a: int, b: int, matches: Matches, estimate: Estimate, record: Mapping[str, object]) -> None:

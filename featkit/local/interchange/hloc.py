@@ -2,8 +2,9 @@
 
     NAME/                       the picture's name, its '/' making groups
         keypoints               float32 N×2, pixels, centre of the top-left pixel = (0, 0); attribute `uncertainty`, px
-        descriptors             float16 D×N, unit columns: RootSIFT (D = 128), or ORB's bits as ±1/16 (D = 256), so that
-                                the products that hloc's matcher takes are cosines, or Hamming distances
+        descriptors             float16 D×N, unit columns: RootSIFT, ALIKED or DISK (D = 128), or ORB's bits as ±1/16
+                                (D = 256), so that the products that hloc's matcher takes are cosines, or Hamming
+                                distances
         scales, oris            float32 N, standard deviation in pixels and radians
         image_size              int64 2, (width, height)
         attributes              sha256, focal_px (NaN where it is unknown)
@@ -39,6 +40,7 @@ from featkit.errors import UsageError
 from featkit.local.interchange import FORMAT, VERSION, Findings, Image, damaged
 
 if TYPE_CHECKING:
+    from featkit.local.features import Features
     from featkit.local.geometry import Estimate
     from featkit.local.matching import Matches
 
@@ -48,7 +50,8 @@ _IMAGE_ARRAYS = ("keypoints", "descriptors", "scales", "oris", "image_size")
 _PAIR_ARRAYS = ("matches0", "matching_scores0", "inliers0", "matrix")
 _Scalar = TypeVar("_Scalar", bound=np.generic)
 
-_DIMENSIONS = {"sift": 128, "orb": 256}
+_ORB_BITS = 256
+_DIMENSIONS = (128, _ORB_BITS)
 # hloc's own value for keypoints found at full size.
 _UNCERTAINTY_PX = 1.0
 
@@ -112,7 +115,7 @@ class Writer:
         group = self._file.require_group(self._claim(image.name))
         keypoints = _write(group, "keypoints", features.xy.astype(np.float32))
         keypoints.attrs["uncertainty"] = _UNCERTAINTY_PX
-        _write(group, "descriptors", _unit_columns(features.descriptors, image.descriptors_kind))
+        _write(group, "descriptors", _unit_columns(features))
         # OpenCV's size is a diameter, hloc's and COLMAP's scale its standard deviation: the half.
         _write(group, "scales", (features.size / 2).astype(np.float32))
         _write(group, "oris", np.radians(features.angle).astype(np.float32))
@@ -178,14 +181,16 @@ def _text(group: h5py.Group, key: str) -> str | None:
     return value.decode() if isinstance(value, bytes) else None
 
 
-def _unit_columns(descriptors: npt.NDArray[np.uint8], kind: str) -> npt.NDArray[np.float16]:
-    """float16 D×N from N×128 SIFT or N×32 ORB descriptors."""
+def _unit_columns(features: Features) -> npt.NDArray[np.float16]:
+    """float16 D×N."""
     from featkit.local.matching import root_sift
 
-    if kind == "sift":
-        return np.ascontiguousarray(root_sift(descriptors).T.astype(np.float16))
-    bits = np.unpackbits(descriptors, axis=1).T.astype(np.float16)
-    return (bits * 2 - 1) / np.float16(np.sqrt(_DIMENSIONS["orb"]))
+    descriptors = features.descriptors
+    if features.detector == "orb":
+        bits = np.unpackbits(descriptors, axis=1).T.astype(np.float16)
+        return (bits * 2 - 1) / np.float16(np.sqrt(_ORB_BITS))
+    columns = root_sift(descriptors).T if features.has_sift_descriptors else descriptors.T
+    return np.ascontiguousarray(columns.astype(np.float16))
 
 
 def check(path: Path, findings: Findings) -> None:
@@ -239,7 +244,7 @@ class _Checker:
         self._counts[name] = len(xy)
         self._findings.check_keypoints(f"{name}/keypoints", xy, (int(size[0]), int(size[1])))
         descriptors = self._read(group, "descriptors", np.float16, (None, len(xy)))
-        if descriptors is not None and len(descriptors) not in _DIMENSIONS.values():
+        if descriptors is not None and len(descriptors) not in _DIMENSIONS:
             self._findings.add(f"{name}/descriptors has {len(descriptors)} rows")
         for key, values in (
             ("descriptors", descriptors),
