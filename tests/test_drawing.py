@@ -66,6 +66,28 @@ class TestMatchPicture:
         np.testing.assert_array_equal(picture[-400:, :480], left)
         np.testing.assert_array_equal(picture[-400:, -480:], right)
 
+    def test_what_was_not_looked_at_is_pale_and_grey(self, china: tuple[Pixels, Pixels, np.ndarray]) -> None:
+        left, right, _ = china
+        looked_at = np.zeros(left.shape[:2], bool)
+        looked_at[100:300, 50:250] = True
+        picture = draw_matches(left, right, NO_POINTS, NO_POINTS, np.empty(0, bool), title="", looked_at_a=looked_at)
+        photo_a, photo_b = picture[-400:, :480], picture[-400:, -480:]
+        np.testing.assert_array_equal(photo_a[looked_at], left[looked_at])
+        np.testing.assert_array_equal(photo_b, right)
+        assert not coloured(photo_a[~looked_at][None]).any()
+        assert photo_a[~looked_at].min() >= 190
+
+    def test_a_mask_shrinks_with_its_photo(self) -> None:
+        blue = flat(4000, 3000, (0, 0, 200))
+        looked_at = np.zeros((3000, 4000), bool)
+        looked_at[:, :1000] = True
+        picture = draw_matches(
+            blue, blue, NO_POINTS, NO_POINTS, np.empty(0, bool), title="", looked_at_a=looked_at, looked_at_b=~looked_at
+        )
+        columns = np.flatnonzero((picture[-1] == (0, 0, 200)).all(axis=1))
+        assert len(columns) == pytest.approx(picture.shape[1] / 2, rel=0.02)  # a quarter of a, three of b
+        assert (columns < picture.shape[1] / 2).sum() == pytest.approx(picture.shape[1] / 8, rel=0.02)
+
     def test_the_inputs_stay_as_they_are_and_two_runs_agree(
         self, china: tuple[Pixels, Pixels, np.ndarray], matches: tuple[np.ndarray, np.ndarray, np.ndarray]
     ) -> None:

@@ -26,6 +26,9 @@ _SURROUND: _Colour = (236, 236, 236)
 #: without viridis' dark half, which photos swallow; and none of it is near the red of rejected matches.
 _COLOUR_STOPS: tuple[_Colour, ...] = ((64, 140, 255), (0, 200, 220), (110, 225, 90), (255, 230, 40))
 
+#: What black and white become where nobody looked: still to be recognised, and not to be mistaken for the photo.
+_PALE = (190, 252)
+
 #: Longer than wide by more than this on average, and two photos stand better one above the other.
 _PANORAMA_ASPECT = 2.0
 #: Photos are shown at least this tall (canvas pixels); beside a larger one, enlarged to the taller of these two limits.
@@ -59,6 +62,8 @@ def draw_matches(
     inliers: npt.ArrayLike,
     *,
     title: str,
+    looked_at_a: _Mask | None = None,
+    looked_at_b: _Mask | None = None,
     max_width: int = 2400,
 ) -> _Pixels:
     """The match picture: both photos, what ties them, and a strip with a title.
@@ -67,8 +72,9 @@ def draw_matches(
     width if they are wide. xy_a, xy_b: M×2, pixels of each photo; clipped to its frame, rows that are not finite left
     out. inliers: bool M. All inliers are points and an even spread of them lines, coloured by where in a they lie, from
     top to bottom (from left to right where the photos stand one above the other): a wrong match crosses its neighbours
-    in another colour. Rejected matches are red and faint. title: one line, shrunk and then shortened inside
-    until it fits. max_width: of the result, pixels; below the title it is no taller either.
+    in another colour. Rejected matches are red and faint. title: one line, shrunk and then shortened inside until it
+    fits. looked_at_a, looked_at_b: bool H×W, of the photos' sizes; where False the photo is pale and without colour;
+    None is everywhere. max_width: of the result, pixels; below the title it is no taller either.
 
     Returns uint8 H×W×3 RGB.
     """
@@ -78,8 +84,8 @@ def draw_matches(
 
     layout = _layout(_size(pixels_a), _size(pixels_b), max_width)
     photos = np.full((layout.height, layout.width, 3), _PAPER, np.uint8)
-    layout.a.show(photos, pixels_a)
-    layout.b.show(photos, pixels_b)
+    layout.a.show(photos, pixels_a, looked_at_a)
+    layout.b.show(photos, pixels_b, looked_at_b)
 
     ends = np.stack([layout.a.place(places_a[usable]), layout.b.place(places_b[usable])], axis=1)
     rejected, agreeing = ends[~agreed], ends[agreed]
@@ -161,10 +167,20 @@ class _Panel:
         placed: _Points = np.clip(scaled, 0.0, shown - 1.0) + np.array([self.left, self.top])
         return placed
 
-    def show(self, canvas: _Pixels, pixels: _Pixels) -> None:
-        if self.original != (self.width, self.height):
-            pixels = _resize(pixels, (self.width, self.height))
+    def show(self, canvas: _Pixels, pixels: _Pixels, looked_at: _Mask | None) -> None:
+        size = self.width, self.height
+        if self.original != size:
+            pixels = _resize(pixels, size)
+        if looked_at is not None:
+            pixels = _paled(pixels, cv2.resize(looked_at.view(np.uint8), size, interpolation=cv2.INTER_NEAREST_EXACT))
         canvas[self.top : self.top + self.height, self.left : self.left + self.width] = pixels
+
+
+def _paled(pixels: _Pixels, looked_at: Any) -> _Pixels:
+    """Photo where looked_at is 1; where it is 0, nearly white and grey."""
+    gray: Any = cv2.cvtColor(pixels, cv2.COLOR_RGB2GRAY)
+    pale = cv2.LUT(gray, np.linspace(*_PALE, 256).round().astype(np.uint8))
+    return np.asarray(cv2.copyTo(pixels, looked_at, cv2.merge([pale] * 3)), np.uint8)
 
 
 @dataclass(frozen=True)
