@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from featkit.local.geometry import Estimate
     from featkit.local.matching import Matches
     from featkit.local.pipeline import MatchConfig, MatchResult, match, match_pairs
+    from featkit.local.subjects import Subject
 
 __version__ = "0.1.0"
 
@@ -32,6 +33,7 @@ _HOME = {
     "MatchConfig": "featkit.local.pipeline",
     "MatchResult": "featkit.local.pipeline",
     "Matches": "featkit.local.matching",
+    "Subject": "featkit.local.subjects",
     "match": "featkit.local.pipeline",
     "match_pairs": "featkit.local.pipeline",
 }
@@ -45,6 +47,7 @@ __all__ = [
     "MatchConfig",
     "MatchResult",
     "Matches",
+    "Subject",
     "__version__",
     "match",
     "match_pairs",

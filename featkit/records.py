@@ -149,3 +149,16 @@ def _output_error(error: OSError, path: str | os.PathLike[str]) -> OutputError:
             message = "the file would be larger than this system allows"
             hint = "raise the limit: ulimit -f unlimited"
     return OutputError(message, path=name, hint=hint)
+
+
+def printable(text: str) -> str:
+    """A file name or message fit for one line of a terminal: control characters and undecodable bytes escaped."""
+    return text if text.isprintable() else "".join(map(_visible, text))
+
+
+def _visible(character: str) -> str:
+    if character.isprintable():
+        return character
+    if "\udc80" <= character <= "\udcff":  # a byte that is not UTF-8, as os.fsdecode keeps it
+        return f"\\x{ord(character) - 0xDC00:02x}"
+    return character.encode("unicode_escape").decode("ascii")

@@ -34,7 +34,7 @@ def test_the_second_run_is_served_from_the_cache(featkit: Run, photos: Path, cac
 
     assert (cold["cached"], warm["cached"]) == ([False, False], [True, True])
     assert lasting(cold) == lasting(warm)
-    assert len(entries(cache)) == 3  # two pictures and the pair
+    assert len(entries(cache)) == 4  # two pictures, their matches, and the second look
 
 
 def test_the_key_is_the_content_and_not_the_name(featkit: Run, photos: Path) -> None:
@@ -72,10 +72,11 @@ def test_no_cache_neither_reads_nor_writes(featkit: Run, photos: Path, cache: Pa
 
 def test_a_damaged_entry_is_computed_anew(featkit: Run, photos: Path, cache: Path) -> None:
     [right] = records_of(featkit(*MATCH))
-    flipped, cut, emptied = entries(cache)
+    flipped, cut, emptied, overwritten = entries(cache)
     flipped.write_bytes(flipped.read_bytes()[:-9] + b"?" + flipped.read_bytes()[-8:])
     cut.write_bytes(cut.read_bytes()[:-100])
     emptied.write_bytes(b"")
+    overwritten.write_bytes(b"no entry")
 
     run = featkit(*MATCH)
 
@@ -161,21 +162,21 @@ def test_info_prune_and_clear(featkit: Run, photos: Path, cache: Path) -> None:
     damaged.write_bytes(b"no entry")
 
     [info] = records_of(featkit("cache", "info", "--json"))
-    assert (info["type"], info["folder"], info["entries"], info["abandoned"]) == ("cache", str(cache), 6, 1)
+    assert (info["type"], info["folder"], info["entries"], info["abandoned"]) == ("cache", str(cache), 9, 1)
     assert info["bytes"] == sum(entry.stat().st_size for entry in entries(cache))
     line = featkit("cache", "info").stdout.decode()
-    assert line.startswith(f"{cache}: 6 entries, ")
+    assert line.startswith(f"{cache}: 9 entries, ")
     assert line.endswith(" of 4.0 GiB, 1 unfinished\n")
 
     assert featkit("cache", "prune").stdout.startswith(b"pruned: 0 entries, 1 unfinished, 1 damaged; ")
     assert not abandoned.exists()
     assert not damaged.exists()
 
-    [pruned] = records_of(featkit("cache", "prune", "--max-size", "1K", "--json"))
-    assert (pruned["type"], pruned["done"], pruned["entries"]) == ("cache-cleaned", "pruned", 5)
+    [pruned] = records_of(featkit("cache", "prune", "--max-size", "100", "--json"))
+    assert (pruned["type"], pruned["done"], pruned["entries"]) == ("cache-cleaned", "pruned", 8)
 
     featkit("match", "a.jpg", "b.jpg")
-    assert featkit("cache", "clear").stdout.startswith(b"cleared: 3 entries, 0 unfinished, 0 damaged; ")
+    assert featkit("cache", "clear").stdout.startswith(b"cleared: 4 entries, 0 unfinished, 0 damaged; ")
     assert entries(cache) == []
 
 

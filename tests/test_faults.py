@@ -156,6 +156,8 @@ def interrupted(folder: Path, number: int, *arguments: str, times: int = 1) -> t
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         cwd=folder,
+        # Where the tests themselves run under nohup, it would be ignored.
+        preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_DFL),
     )
     assert process.stdout is not None
     assert process.stdout.readline()

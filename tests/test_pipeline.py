@@ -55,9 +55,11 @@ def described(monkeypatch: pytest.MonkeyPatch) -> Counter[bytes]:
     """How often each picture, by its first row, went through `detect`."""
     calls: Counter[bytes] = Counter()
 
-    def counting(pixels: np.ndarray, config: features.DetectorConfig) -> features.Features:
+    def counting(
+        pixels: np.ndarray, config: features.DetectorConfig, mask: np.ndarray | None = None
+    ) -> features.Features:
         calls[pixels[0].tobytes()] += 1
-        return features.detect(pixels, config)
+        return features.detect(pixels, config, mask)
 
     monkeypatch.setattr(pipeline, "detect", counting)
     return calls
@@ -355,7 +357,7 @@ class TestCache:
         a, b, *_ = names(photos)
         cold = featkit.match(a, b)
         entries = sorted((tmp_path / "cache").rglob("*.fk"))
-        assert len(entries) == 3
+        assert len(entries) == 4  # features of each, matches, second look
         for entry in entries:
             data = bytearray(entry.read_bytes())
             data[len(data) // 2] ^= 1
@@ -402,10 +404,13 @@ class TestRecord:
             "verdict": "reliable",
             "cached": [False, False],
             "reason": result.estimate.reason,
+            "effort": "normal",
         }.items() <= record.items()
         np.testing.assert_array_equal(record["matrix"], result.matrix)
         assert record["uncertainty_px"] == pytest.approx(result.uncertainty_px, abs=1e-3)
-        assert set(record["seconds"]) == {"extract", "match", "estimate"}
+        assert record["bound_px"] == pytest.approx(result.bound_px, abs=1e-3)
+        assert [attempt["detector"] for attempt in record["attempts"]] == ["sift"]
+        assert set(record["seconds"]) == {"extract", "match", "estimate", "second_look"}
         assert all(value >= 0 for value in record["seconds"].values())
 
     @pytest.mark.parametrize("model", ["affine", "fundamental", "none"])

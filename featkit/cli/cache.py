@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from featkit.cli.console import counted, print_line, print_record, printable
+from featkit.cli.console import counted, print_line, print_record
 from featkit.cli.options import Debug, Json
 
 if TYPE_CHECKING:
@@ -19,7 +19,7 @@ app = typer.Typer(help="Look at the cache of computed features, or clean it.")
 def info(json: Json = False, debug: Debug = False) -> None:
     """Where the cache is, what it holds, and its limit."""
     from featkit.cache import open_cache
-    from featkit.records import record
+    from featkit.records import printable, record
 
     found = open_cache().info()
     folder = None if found.folder is None else str(found.folder)

@@ -11,25 +11,12 @@ from pathlib import Path
 from typing import TextIO, TypeVar
 
 from featkit.errors import FeatkitError, OutputError
-from featkit.records import to_json
+from featkit.records import printable, to_json
 
 _Item = TypeVar("_Item")
 
 # What stands in for the few characters of featkit's own texts that an ASCII terminal lacks.
 _ASCII = str.maketrans({"·": "-", "±": "+/-", "×": "x"})
-
-
-def printable(text: str) -> str:
-    """A file name or message fit for one line of a terminal: control characters and undecodable bytes escaped."""
-    return text if text.isprintable() else "".join(map(_visible, text))
-
-
-def _visible(character: str) -> str:
-    if character.isprintable():
-        return character
-    if "\udc80" <= character <= "\udcff":  # a byte that is not UTF-8, as os.fsdecode keeps it
-        return f"\\x{ord(character) - 0xDC00:02x}"
-    return character.encode("unicode_escape").decode("ascii")
 
 
 def counted(count: int, noun: str, plural: str | None = None) -> str:

@@ -21,6 +21,7 @@ from featkit.cli.options import (
     Quiet,
     Recursive,
     decode_options,
+    regions,
 )
 from featkit.errors import UsageError
 
@@ -38,7 +39,10 @@ def command(
     pairs: Annotated[
         str | None,
         typer.Option(
-            "--pairs", metavar="FILE", help="Match only these: two names a line, by a tab or one space; - is stdin."
+            "--pairs",
+            metavar="FILE|auto[:K]|sequential:K",
+            help="Match only these: two names a line, by a tab or one space; - is stdin. auto: each picture with the K "
+            "(20) most like it; sequential: with the next K.",
         ),
     ] = None,
     output: Annotated[
@@ -57,14 +61,53 @@ def command(
         str | None,
         typer.Option("--draw-warp", metavar="FILE", help="Write b laid over a by the transformation (one pair)."),
     ] = None,
-    detector: Annotated[str | None, typer.Option("--detector", metavar="NAME", help="sift (default) or orb.")] = None,
+    mask_a: Annotated[
+        str | None,
+        typer.Option("--mask-a", metavar="FILE", help="A picture, white where to look in the first one (one pair)."),
+    ] = None,
+    mask_b: Annotated[
+        str | None, typer.Option("--mask-b", metavar="FILE", help="The same for the second picture.")
+    ] = None,
+    region: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--region", metavar="X,Y,W,H", help="Look only there in the first picture; b:X,Y,W,H: in the second."
+        ),
+    ] = None,
+    effort: Annotated[
+        str | None,
+        typer.Option(
+            "--effort",
+            metavar="NAME",
+            help="fast: one look (sift, orb); normal (default): a second, closer one; wide: stronger detectors where "
+            "that fails.",
+        ),
+    ] = None,
+    detector: Annotated[
+        str | None,
+        typer.Option(
+            "--detector",
+            metavar="NAME",
+            help="sift (default), orb, affine-sift; aliked, disk (pip: featkit[learned]).",
+        ),
+    ] = None,
     max_keypoints: Annotated[
         int | None,
-        typer.Option("--max-keypoints", metavar="N", help="Keep the N strongest: 8000 for sift, 10000 for orb."),
+        typer.Option(
+            "--max-keypoints",
+            metavar="N",
+            help="Keep the N strongest: 8000 for sift, 10000 for orb, 20000 for affine-sift, 2048 for aliked, 2048 for "
+            "disk.",
+        ),
     ] = None,
     max_side: Annotated[
         int | None,
-        typer.Option("--max-side", metavar="PX", help="Look at pictures reduced to this side (3200; 0: full size)."),
+        typer.Option(
+            "--max-side",
+            metavar="PX",
+            help="Look at pictures reduced to this side (3200; 0: full size); affine-sift at 1600 at most, aliked and "
+            "disk at 1024.",
+        ),
     ] = None,
     ratio: Annotated[
         float | None, typer.Option("--ratio", metavar="R", help="Nearest over second nearest distance, at most (0.9).")
@@ -82,6 +125,9 @@ def command(
         float | None, typer.Option("--threshold", metavar="PX", help="How far a match may lie off the model (1.5).")
     ] = None,
     seed: Annotated[int | None, typer.Option("--seed", metavar="N", help="Of the random samples (0).")] = None,
+    explain: Annotated[
+        bool, typer.Option("--explain", help="Add a paragraph: what was tried, what was found, what would help.")
+    ] = False,
     check: Annotated[
         str | None,
         typer.Option("--check", metavar="FILE", help="Tell whether a file that -o wrote is whole, and stop."),
@@ -110,7 +156,21 @@ def command(
     from featkit.cli import match_run
 
     if check is not None:
-        if pictures or files_from or pairs or output or draw or draw_warp:
+        others = (
+            pictures,
+            files_from,
+            pairs,
+            output,
+            draw,
+            draw_warp,
+            mask_a,
+            mask_b,
+            region,
+            effort,
+            detector,
+            explain,
+        )
+        if any(others):
             raise UsageError("--check looks at a file that is there, and matches nothing", hint="give it alone")
         return match_run.check_file(check, json=json)
     return match_run.run(
@@ -124,6 +184,9 @@ def command(
             format=format_,
             draw=draw,
             draw_warp=draw_warp,
+            masks=(mask_a, mask_b),
+            regions=regions(region or []),
+            explain=explain,
             force=force,
             json=json,
             quiet=quiet,
@@ -131,6 +194,7 @@ def command(
             use_cache=not no_cache,
             decode=decode_options(max_pixels, frame, float_range),
         ),
+        effort=effort,
         detector=detector,
         max_keypoints=max_keypoints,
         max_side=max_side,

@@ -9,11 +9,10 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, closing
 from dataclasses import asdict, dataclass
-from itertools import combinations
 from pathlib import Path, PurePath
 from typing import Any
 
-from featkit.cache import open_cache
+from featkit.cache import Cache, open_cache
 from featkit.cli.console import (
     copy_to_stdout,
     counted,
@@ -22,19 +21,22 @@ from featkit.cli.console import (
     print_note,
     print_record,
     print_warning,
-    printable,
     progress_wanted,
     with_progress,
 )
 from featkit.cli.interrupts import held_back, in_background
-from featkit.errors import FeatkitError, FileUnreadable, ListMalformed, OutputDamaged, UsageError
+from featkit.cli.match_selection import Selection, is_scheme, select
+from featkit.errors import FeatkitError, FileUnreadable, OutputDamaged, UsageError
 from featkit.images import DecodeOptions, Pixels, check_extension, load, save
+from featkit.local.explanation import explain
 from featkit.local.interchange import FORMATS, MatchWriter, check, open_writer
-from featkit.local.pipeline import Extracted, MatchConfig, MatchResult, match_config, match_pairs
+from featkit.local.learned import DETECTORS as LEARNED_DETECTORS
+from featkit.local.pairing import global_descriptors, nearest_pairs
+from featkit.local.pipeline import Extracted, MatchConfig, MatchResult, match_config, match_pairs, usable_processors
+from featkit.local.subjects import Mask, Region, Subject, read_where
 from featkit.local.verdict import DOUBTFUL, NONE, RELIABLE
 from featkit.opencv import cv2
-from featkit.records import check_writable, error_record, record
-from featkit.sources import expand, open_list, read_list, read_pairs
+from featkit.records import check_writable, error_record, printable, record
 
 SOME_FAILED = 1
 NO_RELIABLE_RESULT = 3
@@ -53,6 +55,9 @@ class Request:
     format: str | None
     draw: str | None
     draw_warp: str | None
+    masks: tuple[str | None, str | None]
+    regions: tuple[Region | None, Region | None]
+    explain: bool
     force: bool
     json: bool
     quiet: bool
@@ -74,6 +79,10 @@ class Request:
     def draws(self) -> bool:
         return self.draw is not None or self.draw_warp is not None
 
+    @property
+    def looks_at_parts(self) -> bool:
+        return any(each is not None for each in (*self.masks, *self.regions))
+
 
 def run(request: Request, **options: Any) -> int:
     """Match and report; options are fields of `MatchConfig`, None for its default. Returns the exit status."""
@@ -83,26 +92,34 @@ def run(request: Request, **options: Any) -> int:
         given.setdefault("model", "fundamental")
     config = match_config(decode=request.decode, **given)
     _refuse_strange_combinations(request, config, given)
-    pairs = _pairs(request)
-    _refuse_strange_outputs(request, pairs)
+    selection = select(
+        request.pictures, request.files_from, request.pairs, nul=request.nul, recursive=request.recursive
+    )
+    _refuse_strange_outputs(request, config, selection)
+    parts = _parts(request, selection) if request.looks_at_parts else None
 
     verdicts: Counter[str] = Counter()
     failures: list[FeatkitError] = []
     # The workers keep the processors busy; OpenCV's own threads would only get in their way.
     cv2.setNumThreads(1)
     cache = open_cache(request.use_cache)
-    outcomes = in_background(match_pairs(pairs, config, cache=cache, jobs=request.jobs, keep_pixels=request.draws))
     wanted = progress_wanted(quiet=request.quiet, json=request.json)
-    with _Outputs(request, pairs) as outputs, closing(outcomes):
-        for outcome in with_progress(outcomes, len(pairs), "matching", wanted=wanted):
+    with _Outputs(request, selection) as outputs, ExitStack() as stack:
+        if selection.partners is not None:
+            selection = _likely(selection, selection.partners, request, cache)
+        outcomes = in_background(
+            match_pairs(parts or selection, config, cache=cache, jobs=request.jobs, keep_pixels=request.draws)
+        )
+        stack.enter_context(closing(outcomes))
+        for outcome in with_progress(outcomes, selection.count or 0, "matching", wanted=wanted):
             _print_outcome(outcome, request)
             if isinstance(outcome, FeatkitError):
                 failures.append(outcome)
             else:
                 verdicts[outcome.verdict] += 1
                 outputs.add(outcome)
-    if len(pairs) > 1 and not request.quiet and not request.json:
-        print_note(_summary(verdicts, len(failures)))
+    if selection.count != 1 and not request.quiet and not request.json:
+        print_note(_summary(verdicts, len(failures), selection))
     if failures:
         return SOME_FAILED if verdicts else failures[0].exit_status
     # Without a model nothing is verified: matches are all that was asked for.
@@ -130,6 +147,11 @@ def check_file(path: str, *, json: bool) -> int:
 
 
 def _refuse_strange_combinations(request: Request, config: MatchConfig, given: dict[str, Any]) -> None:
+    if config.detector in LEARNED_DETECTORS and given.keys() & {"ratio", "mutual"}:
+        raise UsageError(
+            "--ratio and --mutual are about nearest neighbours, and LightGlue does not look for those",
+            hint="leave them out, or choose --detector sift",
+        )
     if config.model == "none" and "threshold" in given:
         raise UsageError("--threshold belongs to a model, and --model none has none", hint="leave one of them out")
     if request.draw_warp is not None and config.model in ("none", "fundamental"):
@@ -139,12 +161,15 @@ def _refuse_strange_combinations(request: Request, config: MatchConfig, given: d
         )
     if request.jobs is not None and request.jobs < 1:
         raise UsageError("--jobs must be at least 1", hint="leave it out for one worker a processor")
-    if request.nul and request.pairs is None and request.files_from is None and "-" not in request.pictures:
+    names_pairs = request.pairs is not None and not is_scheme(request.pairs)
+    if request.nul and not names_pairs and request.files_from is None and "-" not in request.pictures:
         raise UsageError("-0 is about a list, and there is none", hint="give one by --files-from, --pairs or -")
     if request.output != "-" and request.format is not None:
         raise UsageError("--format is for -o -", hint="elsewhere the file's ending says the format")
     if request.output == "-":
         _refuse_strange_stdout(request)
+    if request.explain and request.output == "-":
+        raise UsageError("-o - and --explain both want stdout", hint="give -o FILE")
 
 
 def _refuse_strange_stdout(request: Request) -> None:
@@ -161,16 +186,22 @@ def _suffix(format_: str) -> str:
     return f".{format_.lower().lstrip('.')}"
 
 
-def _refuse_strange_outputs(request: Request, pairs: list[tuple[str, str]]) -> None:
-    if request.draws and len(pairs) > 1:
+def _refuse_strange_outputs(request: Request, config: MatchConfig, selection: Selection) -> None:
+    if request.output is not None and config.effort == "wide" and selection.count != 1:
         raise UsageError(
-            f"--draw and --draw-warp show one pair, and these are {len(pairs)}",
+            "--effort wide chooses a detector for each pair, and -o holds one set of keypoints a picture",
+            hint="name two pictures, or one detector for all: --effort normal --detector affine-sift, or aliked",
+        )
+    if request.draws and selection.count != 1:
+        raise UsageError(
+            f"--draw and --draw-warp show one pair, and these are {selection.count or 'more'}",
             hint="name two pictures, or use -o FILE",
         )
     written = [os.path.realpath(path) for path in request.files]
     if len(set(written)) < len(written):
         raise UsageError("two of -o, --draw and --draw-warp name the same file", hint="give each its own")
-    read = {os.path.realpath(path) for path in _pictures(pairs)} if written else set()
+    masks = [mask for mask in request.masks if mask is not None]
+    read = {os.path.realpath(path) for path in (*selection.pictures, *masks)} if written else set()
     for path, target in zip(request.files, written, strict=True):
         if target in read:
             raise UsageError("a picture that is matched would be overwritten", path=path, hint="choose another name")
@@ -179,46 +210,25 @@ def _refuse_strange_outputs(request: Request, pairs: list[tuple[str, str]]) -> N
 # --- the pairs
 
 
-def _pairs(request: Request) -> list[tuple[str, str]]:
-    """The pairs that the user named, one way or another."""
-    pictures, files_from = request.pictures, request.files_from
-    if request.pairs is not None:
-        if pictures or files_from is not None:
-            raise UsageError("--pairs names all pictures itself", hint="leave the other names out, or --pairs")
-        with open_list(request.pairs) as stream:
-            named = read_pairs(stream, nul=request.nul)
-        if not named:
-            raise ListMalformed("the list of pairs is empty", path=request.pairs, hint="give two names a line")
-        return named
-    if "-" in pictures:
-        if len(pictures) > 1 or files_from is not None:
-            raise UsageError("- means that all names come on stdin", hint="leave the other names out")
-        pictures, files_from = [], "-"
-    if files_from is not None:
-        with open_list(files_from) as stream:
-            pictures = [*pictures, *read_list(stream, nul=request.nul)]
-    paths = expand(pictures, recursive=request.recursive)
-    if len(paths) > 2:  # two names of one picture are a question: how well does it match itself?
-        paths = _each_once(paths)
-    if len(paths) < 2:
-        found = "no picture" if not paths else "only one picture"
-        raise UsageError(f"{found} to match, it takes two", hint="featkit match a.jpg b.jpg")
-    return list(combinations(paths, 2))
+def _parts(request: Request, selection: Selection) -> list[tuple[Subject, Subject]]:
+    """The one pair, of which masks and regions leave a part."""
+    if selection.count != 1:
+        raise UsageError(
+            f"--mask-a, --mask-b and --region are about one pair, and these are {selection.count or 'more'}",
+            hint="name two pictures",
+        )
+    a, b = map(Subject, next(iter(selection)), request.masks, request.regions)
+    return [(a, b)]
 
 
-def _each_once(paths: list[str]) -> list[str]:
-    """Without the names of what was named before, as photos/a.jpg in `photos photos/*.jpg`."""
-    once: dict[str, str] = {}
-    for path in paths:
-        once.setdefault(os.path.abspath(path), path)  # noqa: PTH100
-    if len(once) < len(paths):
-        print_warning(f"{counted(len(paths) - len(once), 'picture')} named more than once: each is taken once")
-    return list(once.values())
-
-
-def _pictures(pairs: list[tuple[str, str]]) -> list[str]:
-    """Each path once, in the order in which the pairs name them."""
-    return list(dict.fromkeys(path for pair in pairs for path in pair))
+def _likely(selection: Selection, partners: int, request: Request, cache: Cache) -> Selection:
+    """Of all pairs those of pictures that look alike; with a bar of its own, as each picture has to be looked at."""
+    jobs = request.jobs or usable_processors()
+    described = in_background(global_descriptors(selection.pictures, request.decode, cache, jobs))
+    wanted = progress_wanted(quiet=request.quiet, json=request.json)
+    with closing(described):
+        found = list(with_progress(described, len(selection.pictures), "looking", wanted=wanted))
+    return selection.chosen(nearest_pairs(found, partners))
 
 
 # --- files
@@ -227,20 +237,20 @@ def _pictures(pairs: list[tuple[str, str]]) -> list[str]:
 class _Outputs:
     """The files that a run writes: matches of all pairs, pictures of the one pair. Each appears whole or not at all."""
 
-    def __init__(self, request: Request, pairs: list[tuple[str, str]]) -> None:
+    def __init__(self, request: Request, selection: Selection) -> None:
         """Refuses at once what could not be written in the end."""
         self._request = request
         self._stack = ExitStack()
         self._writer: MatchWriter | None = None
         self._images: set[str] = set()
-        self._pairs: set[frozenset[str]] = set()
-        self._names = _short_names(_pictures(pairs))
+        self._written: set[frozenset[str]] | None = None if selection.distinct else set()
+        self._names = _short_names(selection.pictures)
         for path in (request.draw, request.draw_warp):
             if path is not None:
                 check_extension(path)
                 check_writable(path, force=request.force)
         if request.output is not None:
-            for a, b in pairs:
+            for a, b in () if selection.distinct else selection:
                 if self._names[a] == self._names[b]:
                     raise UsageError("-o holds no pair of a picture with itself", path=a, hint="name two pictures")
             if request.output != "-":
@@ -276,9 +286,10 @@ class _Outputs:
 
     def _add_to_file(self, writer: MatchWriter, result: MatchResult) -> None:
         names = self._names[result.a.path], self._names[result.b.path]
-        if frozenset(names) in self._pairs:  # hloc's lists often name a pair in both orders, which its files do not
-            return
-        self._pairs.add(frozenset(names))
+        if self._written is not None:
+            if frozenset(names) in self._written:  # hloc's lists often name a pair in both orders, its files do not
+                return
+            self._written.add(frozenset(names))
         for name, extracted in zip(names, (result.a, result.b), strict=True):
             if name not in self._images:
                 self._images.add(name)
@@ -287,7 +298,6 @@ class _Outputs:
                     extracted.features,
                     sha256=extracted.sha256,
                     focal_px=extracted.focal_px,
-                    descriptors_kind=result.config.detector,
                 )
         # Two runs write the same bytes: what tells them apart stays in the printed record.
         lasting = {key: value for key, value in result.record().items() if key not in ("cached", "seconds")}
@@ -300,7 +310,17 @@ class _Outputs:
         a, b = (_pixels(extracted, result.config.decode) for extracted in (result.a, result.b))
         if request.draw is not None:
             title = f"{self._names[result.a.path]} · {self._names[result.b.path]}: {_findings(result)}"
-            drawn = draw_matches(a, b, result.xy_a, result.xy_b, result.inliers, title=title)
+            looked_at_a, looked_at_b = (_looked_at(extracted, request.decode) for extracted in (result.a, result.b))
+            drawn = draw_matches(
+                a,
+                b,
+                result.xy_a,
+                result.xy_b,
+                result.inliers,
+                title=title,
+                looked_at_a=looked_at_a,
+                looked_at_b=looked_at_b,
+            )
             with held_back():
                 save(request.draw, drawn, force=request.force)
         if request.draw_warp is not None and result.matrix is not None:
@@ -331,6 +351,10 @@ def _pixels(extracted: Extracted, options: DecodeOptions) -> Pixels:
     return picture.pixels
 
 
+def _looked_at(extracted: Extracted, options: DecodeOptions) -> Mask | None:
+    return read_where(extracted.subject, options).mask(extracted.features.image_size)
+
+
 def _short_names(paths: Iterable[str]) -> dict[str, str]:
     """Each path as it is called in files: relative to the folder that all share, with forward slashes."""
     absolute = {path: os.path.abspath(path) for path in paths}  # noqa: PTH100
@@ -348,9 +372,12 @@ def _print_outcome(outcome: MatchResult | FeatkitError, request: Request) -> Non
             if request.json:
                 print_record(error_record(outcome))
         elif request.json:
-            print_record(outcome.record())
+            explanation = {"explanation": explain(outcome)} if request.explain else {}
+            print_record({**outcome.record(), **explanation})
         elif request.output != "-":
             print_line(f"{printable(outcome.a.path)}  {printable(outcome.b.path)}  {_findings(outcome)}")
+            if request.explain:
+                print_line(printable(explain(outcome)))
     except BrokenPipeError:
         if not request.files:  # those are still wanted
             raise
@@ -365,7 +392,10 @@ def _findings(result: MatchResult) -> str:
     return " · ".join(parts)
 
 
-def _summary(verdicts: Counter[str], failed: int) -> str:
+def _summary(verdicts: Counter[str], failed: int, selection: Selection) -> str:
+    matched = counted(verdicts.total(), "pair")
+    if selection.scheme is not None:
+        matched = f"{verdicts.total()} of {counted(selection.possible, 'possible pair')}"
     counts = ", ".join(f"{verdicts[verdict]} {verdict}" for verdict in (RELIABLE, DOUBTFUL, NONE))
     unreadable = f"; {counted(failed, 'picture')} could not be read" if failed else ""
-    return f"{counted(verdicts.total(), 'pair')}: {counts}{unreadable}"
+    return f"{matched}: {counts}{unreadable}"

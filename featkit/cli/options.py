@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -10,6 +11,7 @@ from featkit.errors import UsageError
 
 if TYPE_CHECKING:
     from featkit.images import DecodeOptions
+    from featkit.local.subjects import Region
 
 FilesFrom = Annotated[
     str | None,
@@ -46,6 +48,31 @@ def decode_options(max_pixels: int, frame: int | None, float_range: str | None) 
     if frame is not None and frame < 0:
         raise UsageError("--frame counts from 0")
     return DecodeOptions(max_pixels, frame, None if float_range is None else _range(float_range))
+
+
+def regions(given: Sequence[str]) -> tuple[Region | None, Region | None]:
+    """Of the first and of the second picture, from what --region was given; UsageError for what is no region."""
+    found: dict[str, Region] = {}
+    for text in given:
+        picture, _, numbers = text.rpartition(":")
+        picture = picture or "a"
+        if picture not in ("a", "b"):
+            raise UsageError(f"--region is of picture a or b, not of {picture!r}", hint=_REGION_HINT)
+        if picture in found:
+            raise UsageError(f"--region is given twice for picture {picture}", hint=_REGION_HINT)
+        found[picture] = _region(numbers)
+    return found.get("a"), found.get("b")
+
+
+_REGION_HINT = "--region X,Y,WIDTH,HEIGHT is of the first picture, --region b:X,Y,WIDTH,HEIGHT of the second"
+
+
+def _region(text: str) -> Region:
+    try:
+        x, y, width, height = (int(part) for part in text.split(","))
+    except ValueError:
+        raise UsageError(f"--region takes four whole numbers, not {text!r}", hint=_REGION_HINT) from None
+    return x, y, width, height
 
 
 def _range(text: str) -> tuple[float, float]:
