@@ -61,11 +61,13 @@ def agreement(
     matrix: _Matrix,
     mask_a: npt.NDArray[np.bool_] | None = None,
     mask_b: npt.NDArray[np.bool_] | None = None,
+    *,
+    listen: bool = True,
 ) -> Agreement | None:
     """Compare two pictures, uint8 H×W×3 RGB or H×W grey, under a homography (3×3, pixels of a to pixels of b).
 
-    mask_a, mask_b: bool H×W, where to look. None where too little of one is seen in the other, or neither has any
-    texture there.
+    mask_a, mask_b: bool H×W, where to look. listen: for the echo, which takes half of the time; 0 without. None where
+    too little of one is seen in the other, or neither has any texture there.
     """
     (a, to_small_a), (b, to_small_b) = _small(pixels_a), _small(pixels_b)
     where_a, where_b = _small_mask(mask_a, a), _small_mask(mask_b, b)
@@ -84,7 +86,7 @@ def agreement(
     correlations = _block_correlations(_detail(a, covered), seen_b, covered > 0)
     if not len(correlations):
         return None
-    echo = _echo(_detail(a, where_a), where_a, seen_b, covered)
+    echo = _echo(_detail(a, where_a), where_a, seen_b, covered) if listen else 0.0
     return Agreement(float((correlations > _ALIKE).mean()), len(correlations), echo)
 
 
