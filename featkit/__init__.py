@@ -3,6 +3,7 @@
     import featkit
     result = featkit.match("a.jpg", "b.jpg")
     print(result.verdict, result.matrix)
+    featkit.stitch(["a.jpg", "b.jpg", "c.jpg"]).save("panorama.jpg")
 
 Public names are loaded when they are first used; importing featkit loads nothing else.
 """
@@ -21,6 +22,9 @@ if TYPE_CHECKING:
     from featkit.local.matching import Matches
     from featkit.local.pipeline import MatchConfig, MatchResult, match, match_pairs
     from featkit.local.subjects import Subject
+    from featkit.stitching.config import StitchConfig
+    from featkit.stitching.panorama import Panorama
+    from featkit.stitching.pipeline import Stitched, stitch, stitch_all
 
 __version__ = "0.1.0"
 
@@ -33,9 +37,14 @@ _HOME = {
     "MatchConfig": "featkit.local.pipeline",
     "MatchResult": "featkit.local.pipeline",
     "Matches": "featkit.local.matching",
+    "Panorama": "featkit.stitching.panorama",
+    "StitchConfig": "featkit.stitching.config",
+    "Stitched": "featkit.stitching.pipeline",
     "Subject": "featkit.local.subjects",
     "match": "featkit.local.pipeline",
     "match_pairs": "featkit.local.pipeline",
+    "stitch": "featkit.stitching.pipeline",
+    "stitch_all": "featkit.stitching.pipeline",
 }
 
 __all__ = [
@@ -47,10 +56,15 @@ __all__ = [
     "MatchConfig",
     "MatchResult",
     "Matches",
+    "Panorama",
+    "StitchConfig",
+    "Stitched",
     "Subject",
     "__version__",
     "match",
     "match_pairs",
+    "stitch",
+    "stitch_all",
 ]
 
 

@@ -7,6 +7,7 @@
     │   ├── NotAFile                      a folder, a FIFO, a socket or a device
     │   ├── FileUnreadable                permission or the disk refuses
     │   ├── ListMalformed                 a list of pictures or pairs that cannot be read
+    │   ├── PosesMalformed                a file of poses that is none, or not whole
     │   └── ImageError                    the bytes are there, and no picture comes out
     │       ├── ImageEmpty                0 bytes
     │       ├── ImageUnknown              not one of the formats featkit reads
@@ -16,11 +17,12 @@
     ├── OutputError              exit 2   a result cannot be written
     │   ├── OutputExists                  the file is there already, and --force was not given
     │   └── OutputDamaged                 a saved file is not whole (--check)
-    └── DependencyError          exit 2   a library or an extra is missing or does not load
+    ├── DependencyError          exit 2   a library or an extra is missing or does not load
+    └── NothingJoined            exit 3   from Python: photos of which no two belong together
 
 `code` is the stable word in `"type": "error"` records; `hint` says what to do next. The remaining exit statuses belong
-to no error: 0 done, 1 some inputs failed and the rest is done, 3 it ran and there is no reliable result, 130
-interrupted.
+to no error: 0 done, 1 some inputs failed and the rest is done, 130 interrupted; nor does 3, it ran and there is no
+reliable result, on the command line, where that is a result like others.
 """
 
 from __future__ import annotations
@@ -67,6 +69,10 @@ class ListMalformed(InputError):
     code = "list"
 
 
+class PosesMalformed(InputError):
+    code = "poses"
+
+
 class ImageError(InputError):
     code = "image"
 
@@ -105,3 +111,8 @@ class OutputDamaged(OutputError):
 
 class DependencyError(FeatkitError):
     code = "dependency"
+
+
+class NothingJoined(FeatkitError):
+    code = "nothing-joined"
+    exit_status = 3
