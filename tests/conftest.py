@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import pty
 import resource
 import shutil
 import subprocess
@@ -129,3 +130,26 @@ def complaint_of(completed: subprocess.CompletedProcess[bytes]) -> str:
     assert "Traceback" not in text
     assert "defect" not in text
     return text
+
+
+def on_terminal(folder: Path, *arguments: str, stdout: str | None = None, **environment: str) -> tuple[int, str]:
+    """Run featkit on a terminal, with stdout into a file if one is named: exit status, and what the terminal shows."""
+    reader, terminal = pty.openpty()
+    target = terminal if stdout is None else os.open(folder / stdout, os.O_WRONLY | os.O_CREAT)
+    process = subprocess.Popen(
+        [*FEATKIT, *arguments],
+        stdin=subprocess.DEVNULL,
+        stdout=target,
+        stderr=terminal,
+        cwd=folder,
+        env={**os.environ, "TERM": "xterm", "COLUMNS": "100", **environment},
+    )
+    os.close(terminal)
+    shown = b""
+    try:
+        while piece := os.read(reader, 65536):
+            shown += piece
+    except OSError:  # so Linux says that the other end is closed
+        pass
+    os.close(reader)
+    return process.wait(), shown.decode()

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import pty
 import re
 import shlex
 import subprocess
@@ -15,7 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import FEATKIT, Run, complaint_of, records_of
+from conftest import Run, complaint_of, on_terminal, records_of
 from PIL import Image
 
 from featkit import DecodeOptions, MatchConfig
@@ -35,29 +33,6 @@ def pairs_of(completed: subprocess.CompletedProcess[bytes]) -> list[tuple[str, s
 def lasting(records: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Records without what may differ between two runs."""
     return [{key: value for key, value in record.items() if key not in ("seconds", "cached")} for record in records]
-
-
-def on_terminal(folder: Path, *arguments: str, stdout: str | None = None, **environment: str) -> tuple[int, str]:
-    """Run featkit on a terminal, with stdout into a file if one is named: exit status, and what the terminal shows."""
-    reader, terminal = pty.openpty()
-    target = terminal if stdout is None else os.open(folder / stdout, os.O_WRONLY | os.O_CREAT)
-    process = subprocess.Popen(
-        [*FEATKIT, *arguments],
-        stdin=subprocess.DEVNULL,
-        stdout=target,
-        stderr=terminal,
-        cwd=folder,
-        env={**os.environ, "TERM": "xterm", "COLUMNS": "100", **environment},
-    )
-    os.close(terminal)
-    shown = b""
-    try:
-        while piece := os.read(reader, 65536):
-            shown += piece
-    except OSError:  # so Linux says that the other end is closed
-        pass
-    os.close(reader)
-    return process.wait(), shown.decode()
 
 
 # --- what is named

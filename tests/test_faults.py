@@ -235,7 +235,10 @@ def test_too_little_memory(photos: Path) -> None:
     for error in ("MemoryError()", "cv2.error('(-4:Insufficient memory) Failed to allocate 9 bytes')"):
         run = failing(photos, error)
         assert run.returncode == 2
-        assert complaint_of(run) == "featkit: error: out of memory\nhint: try --max-side 2000, or --jobs 1\n"
+        message, hint = complaint_of(run).splitlines()
+        assert message == "featkit: error: out of memory"
+        assert "--jobs 1" in hint
+        assert "--max-side" in hint
 
 
 def test_a_defect_is_called_one(photos: Path) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 import typer
 
 from featkit import __version__
-from featkit.cli import cache, match
+from featkit.cli import cache, match, stitch
 from featkit.cli.console import (
     open_closed_streams,
     print_error,
@@ -35,6 +35,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.command("match", short_help="Find what corresponds in pictures.")(match.command)
+app.command("stitch", short_help="Make one picture of many that overlap.")(stitch.command)
 app.add_typer(cache.app, name="cache")
 
 
@@ -48,7 +49,7 @@ def _print_version(wanted: bool) -> None:
 def _options(
     version: bool = typer.Option(False, "--version", callback=_print_version, is_eager=True, help="Print the version."),
 ) -> None:
-    """Image features, classical and deep: find what corresponds in pictures."""
+    """Image features, classical and deep: find what corresponds in pictures, and join what overlaps."""
 
 
 def run(arguments: list[str]) -> int:
@@ -93,7 +94,9 @@ def run(arguments: list[str]) -> int:
 
 def _unforeseen(error: Exception) -> FeatkitError:
     if isinstance(error, MemoryError) or "Insufficient memory" in str(error):  # so OpenCV says it
-        return FeatkitError("out of memory", hint="try --max-side 2000, or --jobs 1")
+        return FeatkitError(
+            "out of memory", hint="try --jobs 1, and smaller pictures (match --max-side 2000, stitch --scale 0.5)"
+        )
     summary = f"{type(error).__name__}: {error}".splitlines()[0]
     return FeatkitError(f"a defect in featkit ({summary})", hint="run again with --debug and report what it prints")
 

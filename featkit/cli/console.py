@@ -6,7 +6,7 @@ import contextlib
 import os
 import shutil
 import sys
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TextIO, TypeVar
 
@@ -110,8 +110,22 @@ def progress_wanted(*, quiet: bool, json: bool) -> bool:
 
 def with_progress(items: Iterable[_Item], total: int, label: str, *, wanted: bool) -> Iterator[_Item]:
     """Pass items through, with a bar on stderr if `wanted`; lines printed meanwhile appear above it."""
-    if not wanted or total < 2:
-        yield from items
+    with stages(wanted=wanted and total > 1) as show:
+        show(label, 0, total)
+        for done, item in enumerate(items, 1):
+            yield item
+            show(label, done, total)
+
+
+#: Shows how far a run is: the name of a stage, how much of it is done, and of how much.
+Stages = Callable[[str, int, int], None]
+
+
+@contextlib.contextmanager
+def stages(*, wanted: bool) -> Iterator[Stages]:
+    """A bar on stderr for a run of several stages, one after the other; lines printed meanwhile appear above it."""
+    if not wanted:
+        yield lambda label, done, total: None
         return
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -125,7 +139,14 @@ def with_progress(items: Iterable[_Item], total: int, label: str, *, wanted: boo
         disable=console.is_dumb_terminal,
         redirect_stdout=sys.stdout.isatty(),  # rich would send to stderr even what goes to a file
     ) as bar:
-        task = bar.add_task(label, total=total)
-        for item in items:
-            yield item
-            bar.advance(task)
+        current, task = None, None
+
+        def show(label: str, done: int, total: int) -> None:
+            nonlocal current, task
+            if task is None or label != current:
+                if task is not None:
+                    bar.remove_task(task)
+                current, task = label, bar.add_task(label, total=total)
+            bar.update(task, completed=done, total=total)
+
+        yield show

@@ -3,17 +3,16 @@
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import combinations
 
-from featkit.cli.console import counted, print_warning
+from featkit.cli.named import each_once, named_pictures
 from featkit.errors import FileMissing, ListMalformed, UsageError
 from featkit.local.pairing import DEFAULT_PARTNERS, count_sequential, sequential
-from featkit.sources import expand, open_list, read_list, read_pairs
+from featkit.sources import open_list, read_pairs
 
 AUTO = "auto"
 SEQUENTIAL = "sequential"
@@ -104,27 +103,10 @@ def _listed(name: str, *, nul: bool) -> Selection:
 
 
 def _paths(pictures: list[str], files_from: str | None, *, nul: bool, recursive: bool) -> list[str]:
-    if "-" in pictures:
-        if len(pictures) > 1 or files_from is not None:
-            raise UsageError("- means that all names come on stdin", hint="leave the other names out")
-        pictures, files_from = [], "-"
-    if files_from is not None:
-        with open_list(files_from) as stream:
-            pictures = [*pictures, *read_list(stream, nul=nul)]
-    paths = expand(pictures, recursive=recursive)
+    paths = named_pictures(pictures, files_from, nul=nul, recursive=recursive)
     if len(paths) > 2:  # two names of one picture are a question: how well does it match itself?
-        paths = _each_once(paths)
+        paths = each_once(paths)
     if len(paths) < 2:
         found = "no picture" if not paths else "only one picture"
         raise UsageError(f"{found} to match, it takes two", hint="featkit match a.jpg b.jpg")
     return paths
-
-
-def _each_once(paths: list[str]) -> list[str]:
-    """Without the names of what was named before, as photos/a.jpg in `photos photos/*.jpg`."""
-    once: dict[str, str] = {}
-    for path in paths:
-        once.setdefault(os.path.abspath(path), path)  # noqa: PTH100
-    if len(once) < len(paths):
-        print_warning(f"{counted(len(paths) - len(once), 'picture')} named more than once: each is taken once")
-    return list(once.values())
