@@ -1,9 +1,9 @@
 """Every measured table of the README: python -m tests.bench [--data FOLDER].
 
-About an hour and a half on two cores.
+About two hours on two cores.
 """
 
-from tests.bench import accuracy, colmap, commands, degenerate, matcher, memory, oblique, verdicts
+from tests.bench import accuracy, colmap, commands, degenerate, matcher, memory, oblique, stitching, verdicts
 from tests.bench.report import data_folder, print_environment
 
 folder = data_folder(__doc__)
@@ -12,3 +12,4 @@ for part in (accuracy, matcher, commands, verdicts, degenerate, colmap):
     part.main(folder)
 oblique.main(folder, count=10, efforts=("fast", "normal", "wide"))
 memory.main()
+stitching.main(folder)

@@ -8,7 +8,7 @@ import os
 import platform
 import resource
 import subprocess
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from importlib.metadata import distributions, version
 from pathlib import Path
 
@@ -23,7 +23,7 @@ def data_folder(description: str | None) -> Path:
 def option_parser(description: str | None) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     default = ROOT.parent / "shared" / "data"
-    parser.add_argument("--data", type=Path, default=default, help="with oxford/, warped/, imagenet-sample/, sceaux/")
+    parser.add_argument("--data", type=Path, default=default, help="with oxford/, warped/, panoramas/ …")
     return parser
 
 
@@ -49,7 +49,7 @@ def _processor() -> str:
     return names[0] if names else platform.processor() or platform.machine()
 
 
-def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
     print(f"\n**{title}**\n")
     print(f"| {' | '.join(columns)} |")
     print(f"| {' | '.join('---' for _ in columns)} |")
