@@ -11,6 +11,7 @@ def main(folder: Path = SAMPLES / "gallery") -> None:
     pair = [SAMPLES / "china-left.jpg", SAMPLES / "china-right.jpg"]
     drawn = ["--draw", folder / "matches.jpg", "--draw-warp", folder / "overlay.jpg", "--force"]
     subprocess.run(["featkit", "match", *pair, *drawn], check=True)
+    subprocess.run(["featkit", "stitch", *pair, "-o", folder / "panorama.jpg", "--force"], check=True)
 
 
 if __name__ == "__main__":
