@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from conftest import TOLERANCE
-from hypothesis import assume, given, settings
+from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 from known_cameras import SIZE, camera, pixels, turned
 
@@ -15,8 +15,8 @@ from featkit.stitching.views import View
 
 angles = st.tuples(st.floats(-180, 180), st.floats(-90, 90), st.floats(-180, 180))
 focal_lengths = st.floats(0.3, 8).map(lambda longer_sides: longer_sides * max(SIZE))
-# Shares of the radius by which each of the two terms moves the corners.
-bends = st.tuples(st.floats(-0.12, 0.12), st.floats(-0.05, 0.05))
+# Shares of the radius by which each of the two terms moves the corners: at most as much as leaves every corner visible.
+bends = st.tuples(st.floats(-0.08, 0.12), st.floats(-0.02, 0.05))
 
 
 def bent(bend: tuple[float, float], focal_px: float) -> tuple[float, float]:
@@ -56,6 +56,7 @@ class TestRotatingCamera:
         np.testing.assert_allclose(unit(view.lift(view.project(ahead))), unit(ahead), atol=1e-8)
 
     @given(angles, focal_lengths, st.floats(-0.25, 0.25), st.floats(-0.25, 0.25))
+    @example((0.0, 0.0, 0.0), 200.0, 0.25, -0.0625)  # Newton's method alone leaves the part before the fold
     @settings(max_examples=100, deadline=None, derandomize=True)
     def test_whatever_the_lens_no_ray_is_seen_at_two_pixels(
         self, angle: tuple[float, float, float], focal_px: float, k1: float, k2: float
@@ -72,7 +73,8 @@ class TestRotatingCamera:
         values = distances * (1 + k1 * distances**2 + k2 * distances**4)
         falling = np.flatnonzero(np.diff(values) <= 0)
         farthest = values[falling[0]] if len(falling) else np.inf
-        np.testing.assert_array_equal(seen, radius < farthest)
+        clear = np.abs(radius - farthest) > 0.01 * radius  # at the fold itself the inverse is not defined
+        np.testing.assert_array_equal(seen[clear], (radius < farthest)[clear])
 
     @pytest.mark.parametrize("distortion", [(0.0, 0.0), (-0.11, 0.03), (0.07, -0.01), (0.0, 0.02)])
     @pytest.mark.parametrize("angle", [(0, 0, 0), (30, -20, 10), (-160, 50, -75)], ids=str)

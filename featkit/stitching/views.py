@@ -68,11 +68,15 @@ class View:
         k1, k2 = self.distortion
         distorted = (xy - self.centre) / self.focal_px
         radius = np.linalg.norm(distorted, axis=1)
-        plain = radius.copy()
+        # Between the two, distances grow with distances: a lens shrinks none below 4/9 before it folds.
+        least, most = np.zeros_like(radius), np.minimum(radius * 9 / 4, np.sqrt(self._turning_square))
+        plain = np.minimum(radius, most)
         for _ in range(_NEWTON_STEPS):
             value = plain * (1 + k1 * plain**2 + k2 * plain**4) - radius
             slope = 1 + 3 * k1 * plain**2 + 5 * k2 * plain**4
-            plain -= value / np.where(np.abs(slope) > 0.1, slope, 0.1)
+            least, most = np.where(value < 0, plain, least), np.where(value < 0, most, plain)
+            newton = plain - value / np.maximum(slope, 1e-6)
+            plain = np.where((newton >= least) & (newton <= most), newton, (least + most) / 2)
         value = plain * (1 + k1 * plain**2 + k2 * plain**4) - radius
         plain[(np.abs(value) > _LARGEST_MISFIT) | (plain**2 >= self._turning_square)] = np.nan
         scale = np.where(radius > 0, plain / np.maximum(radius, 1e-12), 1.0)
