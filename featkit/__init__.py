@@ -17,10 +17,12 @@ if TYPE_CHECKING:
     from featkit.cache import Cache
     from featkit.errors import FeatkitError
     from featkit.images import DecodeOptions
+    from featkit.local.config import MatchConfig
     from featkit.local.features import Features
     from featkit.local.geometry import Estimate
     from featkit.local.matching import Matches
-    from featkit.local.pipeline import MatchConfig, MatchResult, match, match_pairs
+    from featkit.local.pipeline import match, match_pairs
+    from featkit.local.results import MatchResult
     from featkit.local.subjects import Subject
     from featkit.stitching.config import StitchConfig
     from featkit.stitching.panorama import Panorama
@@ -34,8 +36,8 @@ _HOME = {
     "Estimate": "featkit.local.geometry",
     "FeatkitError": "featkit.errors",
     "Features": "featkit.local.features",
-    "MatchConfig": "featkit.local.pipeline",
-    "MatchResult": "featkit.local.pipeline",
+    "MatchConfig": "featkit.local.config",
+    "MatchResult": "featkit.local.results",
     "Matches": "featkit.local.matching",
     "Panorama": "featkit.stitching.panorama",
     "StitchConfig": "featkit.stitching.config",

@@ -583,6 +583,12 @@ def resize(pixels: Pixels, scale: float) -> Pixels:
     return np.asarray(cv2.resize(pixels, None, fx=scale, fy=scale, interpolation=method), np.uint8)
 
 
+def scaling(scale: float) -> npt.NDArray[np.float64]:
+    """3×3: pixels of a picture to pixels of the same resized by `scale`, as `rescale_points` has them."""
+    shift = (scale - 1) / 2
+    return np.array([[scale, 0, shift], [0, scale, shift], [0, 0, 1]])
+
+
 def rescale_points(xy: npt.NDArray[Any], scale: float | npt.NDArray[Any]) -> npt.NDArray[Any]:
     """Points (N×2, pixels) of a picture in the same picture resized by `scale`: x' = (x + .5) · scale - .5.
 

@@ -12,7 +12,7 @@ from known_cameras import camera, turned
 
 from featkit.errors import UsageError
 from featkit.stitching import budget
-from featkit.stitching.budget import Plan, default_memory, plan, used_memory
+from featkit.stitching.budget import Plan, affordable_jobs, default_memory, plan, used_memory
 from featkit.stitching.compositing import BLENDS, reach, tiles
 from featkit.stitching.projection import Layout, lay_out
 
@@ -80,7 +80,7 @@ class TestLimit:
         assert least < found.predicted - USED
 
     def test_the_more_memory_the_larger_the_tiles(self) -> None:
-        limits = [400, 600, 1000, 2000, 4000, 16_000]
+        limits = [450, 600, 1000, 2000, 4000, 16_000]
         plans = [planned(limit * MEGABYTE) for limit in limits]
         sides = [each.tile_side for each in plans]
         assert sides == sorted(sides)
@@ -132,6 +132,21 @@ class TestRefusal:
         assert planned(needed).predicted <= needed
         with pytest.raises(UsageError):
             planned(needed - 2 * MEGABYTE)
+
+
+class TestThreadsThatReadPhotos:
+    def test_beside_each_other_they_leave_room_and_one_may_take_it_all(self) -> None:
+        pixels, of_one = 20_000_000, 11 * 20_000_000
+        for limit in range(400 * MEGABYTE, 4000 * MEGABYTE, 50 * MEGABYTE):
+            jobs = affordable_jobs(pixels, limit, 8)
+            assert jobs == 1 or USED + jobs * of_one <= 0.6 * limit
+        assert affordable_jobs(pixels, 400 * MEGABYTE, 8) == 1
+        assert affordable_jobs(pixels, 4000 * MEGABYTE, 8) == 8
+
+    def test_photos_too_large_for_one_are_refused(self) -> None:
+        with pytest.raises(UsageError) as caught:
+            affordable_jobs(100_000_000, 600 * MEGABYTE, 2)
+        assert affordable_jobs(100_000_000, _named(caught.value), 2) == 1
 
 
 def _named(refusal: UsageError) -> int:

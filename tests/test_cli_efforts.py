@@ -21,9 +21,9 @@ from featkit.cli.match_run import NO_RELIABLE_RESULT
 from featkit.errors import DependencyError, FileUnreadable, UsageError
 from featkit.images import load, save
 from featkit.local import pipeline
+from featkit.local.config import EFFORTS
 from featkit.local.explanation import explain
 from featkit.local.geometry import Hypothesis, hypothesise
-from featkit.local.pipeline import EFFORTS
 from featkit.local.second_look import look_again
 
 #: The parts of a record that may differ between two runs.

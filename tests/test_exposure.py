@@ -18,16 +18,8 @@ from featkit.errors import UsageError
 from featkit.images import load, resize, size_of
 from featkit.local.pipeline import match
 from featkit.opencv import cv2
-from featkit.stitching.exposure import (
-    MODES,
-    Exposure,
-    Overlap,
-    ToneCurve,
-    balance,
-    overlap_psnr,
-    radii,
-    sample_overlaps,
-)
+from featkit.stitching.exposure import MODES, Exposure, ToneCurve, balance, overlap_psnr
+from featkit.stitching.overlaps import Overlap, radii, sample_overlaps
 from featkit.stitching.views import View
 
 Camera = Callable[[np.ndarray], np.ndarray]

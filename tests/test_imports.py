@@ -26,7 +26,7 @@ FLOORS = [
     {"extraction"},
     {"local", "classical", "deep"},
     {"images", "canvas", "sources", "cache"},
-    {"records", "containers", "opencv"},
+    {"records", "containers", "configs", "opencv"},
     {"errors"},
 ]
 

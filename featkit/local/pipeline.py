@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Generator, Iterable
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import asdict, replace
 from hashlib import sha256
 from typing import Any
 
@@ -15,29 +15,27 @@ from threadpoolctl import threadpool_limits
 
 from featkit import images
 from featkit.cache import Cache, make_key, open_cache
+from featkit.configs import given
 from featkit.errors import DependencyError, FeatkitError, FileUnreadable, UsageError
-from featkit.images import DecodeOptions
 from featkit.local import features as local_features
 from featkit.local import learned, matching, second_look
-from featkit.local.features import DetectorConfig, Features, detect
+from featkit.local.config import MatchConfig
+from featkit.local.features import Features, detect
 from featkit.local.geometry import (
-    MINIMAL_SAMPLE,
-    Estimate,
-    GeometryConfig,
     Hypothesis,
     conclude,
     hypothesise,
     matched_places,
     symmetric_distance,
 )
-from featkit.local.matching import MatcherConfig, Matches, match_features
+from featkit.local.matching import Matches, match_features
 from featkit.local.recent import Recent
+from featkit.local.results import Attempt, Extracted, MatchResult
 from featkit.local.second_look import SecondLook, look_again
 from featkit.local.subjects import Mask, Region, Subject, Where, as_subject, read_where
-from featkit.local.verdict import DOUBTFUL, NONE, RELIABLE, Confirmation
+from featkit.local.verdict import NONE, RELIABLE
 from featkit.local.workshop import Workshop
 from featkit.opencv import cv2
-from featkit.records import record
 
 Picture = str | os.PathLike[str] | Subject
 
@@ -48,220 +46,9 @@ _FEATURES_HELD_WITHOUT_CACHE_BYTES = 256 << 20
 # Of decoded pictures, grey, for a second look, and of the features of stronger detectors.
 _RECENT_BYTES = 128 << 20
 
-EFFORTS = ("fast", "normal", "wide")
 # How many matches must agree before a hypothesis is looked at again. Among 413 pairs of unrelated photos one in three
 # has 5, and one has 6; of photos taken 70° apart some have 4.
 _FEWEST_FOR_SECOND_LOOK = {"fast": 6, "normal": 6, "wide": 4}
-# Others take ten times as long, or more, as a second look, and need it: affine views mistake one square of a chessboard
-# for another, and LightGlue leaves no match that would show a texture to repeat.
-_FAST_DETECTORS = ("sift", "orb")
-_VERDICTS_BY_RANK = (NONE, DOUBTFUL, RELIABLE)
-
-
-@dataclass(frozen=True)
-class MatchConfig:
-    """Everything that decides what `match` finds; see the parts for the meaning of each field.
-
-    effort: "fast" looks once. "normal" warps a onto b by what it found and looks again, for a homography or affinity;
-    with detectors beside which that costs nothing "fast" does so, too. "wide" does so for weaker findings, and where
-    the verdict is not reliable it looks with stronger detectors.
-    """
-
-    effort: str = "normal"
-    detector: str = DetectorConfig.detector
-    max_keypoints: int | None = DetectorConfig.max_keypoints
-    max_side: int = DetectorConfig.max_side
-    ratio: float = MatcherConfig.ratio
-    mutual: bool = MatcherConfig.mutual
-    model: str = GeometryConfig.model
-    threshold: float = GeometryConfig.threshold
-    seed: int = GeometryConfig.seed
-    decode: DecodeOptions = field(default_factory=DecodeOptions)
-
-    def __post_init__(self) -> None:
-        if self.effort not in EFFORTS:
-            raise UsageError(f"there is no effort {self.effort!r}", hint=f"choose one of: {', '.join(EFFORTS)}")
-        for part in (DetectorConfig, MatcherConfig, GeometryConfig):
-            self._part(part)
-        needed = MINIMAL_SAMPLE.get(self.model, 1)
-        if self.max_keypoints is not None and self.max_keypoints < needed:
-            raise UsageError(
-                f"--max-keypoints {self.max_keypoints} cannot fix a {self.model} model, which takes {needed} matches",
-                hint="thousands of keypoints are usual; leave --max-keypoints out for the default",
-            )
-
-    @property
-    def looks_again(self) -> bool:
-        """Whether a transformation that was found is improved by a second look."""
-        once = self.effort == "fast" and self.detector in _FAST_DETECTORS
-        return not once and self.model in ("homography", "affine")
-
-    @property
-    def stronger_detectors(self) -> tuple[str, ...]:
-        """What is tried, in this order, where the verdict is not reliable."""
-        if self.effort != "wide" or self.model == "none":
-            return ()
-        stronger = ["affine-sift", "aliked"]
-        try:
-            learned.require("aliked")
-        except DependencyError:
-            stronger.remove("aliked")
-        return tuple(detector for detector in stronger if detector != self.detector)
-
-    def _part(self, part: type[Any]) -> Any:
-        return part(**{each.name: getattr(self, each.name) for each in fields(part)})
-
-    @property
-    def detection(self) -> DetectorConfig:
-        return self._part(DetectorConfig)  # type: ignore[no-any-return]
-
-    @property
-    def matching(self) -> MatcherConfig:
-        return self._part(MatcherConfig)  # type: ignore[no-any-return]
-
-    @property
-    def geometry(self) -> GeometryConfig:
-        return self._part(GeometryConfig)  # type: ignore[no-any-return]
-
-
-@dataclass(frozen=True)
-class Extracted:
-    """The features of one picture. sha256: of the file's bytes; content: of those and of where they were looked at.
-    focal_px: from EXIF, or None. seconds: what it took. pixels: uint8 H×W×3 RGB, where they were decoded and are to be
-    kept."""
-
-    subject: Subject
-    sha256: str
-    content: str
-    features: Features
-    focal_px: float | None
-    cached: bool
-    seconds: float
-    pixels: npt.NDArray[np.uint8] | None = None
-
-    @property
-    def path(self) -> str:
-        return self.subject.path
-
-    @property
-    def nbytes(self) -> int:
-        """Of memory."""
-        features = sum(array.nbytes for array in self.features.to_arrays().values())
-        return features + (0 if self.pixels is None else self.pixels.nbytes)
-
-
-@dataclass(frozen=True)
-class Attempt:
-    """What one detector made of a pair. second_look: what was found by looking again, None where there was nothing to
-    look at again. error: why a stronger detector could not be used, None where it could."""
-
-    detector: str
-    keypoints: tuple[int, int]
-    matches: int
-    inliers: int
-    verdict: str
-    reason: str
-    second_look: Confirmation | None
-    error: str | None = None
-
-    def record(self) -> dict[str, Any]:
-        """As it stands in the `match` record."""
-        said = asdict(self)
-        said["keypoints"] = list(self.keypoints)
-        if self.second_look is not None:
-            for name in ("correlation", "alike", "echo"):
-                said["second_look"][name] = round(said["second_look"][name], 3)
-        return said
-
-
-@dataclass(frozen=True)
-class MatchResult:
-    """What ties picture a to picture b.
-
-    matches: tentative ones; estimate.inliers (bool M) says which of them the geometry confirms. attempts: all that was
-    tried, in order; the rest is of the best of them.
-    """
-
-    a: Extracted
-    b: Extracted
-    config: MatchConfig
-    matches: Matches
-    estimate: Estimate
-    attempts: tuple[Attempt, ...]
-    seconds: dict[str, float]
-
-    @property
-    def xy_a(self) -> npt.NDArray[np.float32]:
-        """float32 M×2: the matched keypoints of a, pixels."""
-        return self.a.features.xy[self.matches.indices[:, 0]]
-
-    @property
-    def xy_b(self) -> npt.NDArray[np.float32]:
-        """float32 M×2: the matched keypoints of b, pixels."""
-        return self.b.features.xy[self.matches.indices[:, 1]]
-
-    @property
-    def inliers(self) -> npt.NDArray[np.bool_]:
-        return self.estimate.inliers
-
-    @property
-    def matrix(self) -> npt.NDArray[np.floating] | None:
-        return self.estimate.matrix
-
-    @property
-    def verdict(self) -> str:
-        return self.estimate.verdict
-
-    @property
-    def uncertainty_px(self) -> float | None:
-        return self.estimate.uncertainty_px
-
-    @property
-    def bound_px(self) -> float | None:
-        """Pixels of b that the mean error of a's corners stays below in 95 of 100 pairs; None where it is unknown."""
-        return self.estimate.bound_px
-
-    def or_better(self, other: MatchResult) -> MatchResult:
-        """The one with the better verdict, or with the smaller uncertainty if they are as good; with what was tried
-        for both."""
-        chosen = min(self, other, key=MatchResult._rank)
-        seconds = {name: self.seconds[name] + other.seconds[name] for name in self.seconds}
-        return replace(chosen, attempts=self.attempts + other.attempts, seconds=seconds)
-
-    def _rank(self) -> tuple[int, float]:
-        return -_VERDICTS_BY_RANK.index(self.verdict), np.inf if self.uncertainty_px is None else self.uncertainty_px
-
-    def record(self) -> dict[str, Any]:
-        """The `match` record."""
-        return record(
-            "match",
-            a=self.a.path,
-            b=self.b.path,
-            **self._where(),
-            size_a=list(self.a.features.image_size),
-            size_b=list(self.b.features.image_size),
-            detector=self.config.detector,
-            keypoints=[len(self.a.features), len(self.b.features)],
-            matches=len(self.matches),
-            inliers=int(self.inliers.sum()),
-            model=self.estimate.model,
-            matrix=None if self.matrix is None else self.matrix.tolist(),
-            verdict=self.verdict,
-            uncertainty_px=None if self.uncertainty_px is None else round(self.uncertainty_px, 3),
-            bound_px=None if self.bound_px is None else round(self.bound_px, 3),
-            reason=self.estimate.reason,
-            effort=self.config.effort,
-            attempts=[attempt.record() for attempt in self.attempts],
-            cached=[self.a.cached, self.b.cached],
-            seconds={name: round(value, 4) for name, value in self.seconds.items()},
-        )
-
-    def _where(self) -> dict[str, Any]:
-        """What a record says of masks and regions, where there are any."""
-        subjects = {"a": self.a.subject, "b": self.b.subject}
-        said = {f"mask_{name}": subject.mask for name, subject in subjects.items() if subject.mask is not None}
-        regions = {f"region_{name}": list(subject.region) for name, subject in subjects.items() if subject.region}
-        return {**said, **regions}
 
 
 def match(
@@ -283,9 +70,7 @@ def match(
     the user's own if None. Raises InputError for a picture or mask that cannot be read and UsageError for options that
     make no sense; no resemblance is a result, with verdict "none".
     """
-    if config is not None and options:
-        raise UsageError("give either a config or single options, not both")
-    config = config or match_config(**options)
+    config = given(config, MatchConfig, options)
     pair = (
         Subject(os.fspath(a), None if mask_a is None else os.fspath(mask_a), region_a),
         Subject(os.fspath(b), None if mask_b is None else os.fspath(mask_b), region_b),
@@ -295,15 +80,6 @@ def match(
             raise outcome
         return outcome
     raise AssertionError("a pair has an outcome")
-
-
-def match_config(**options: Any) -> MatchConfig:
-    """A `MatchConfig` from keywords; UsageError names an unknown one."""
-    known = [each.name for each in fields(MatchConfig)]
-    unknown = sorted(set(options) - set(known))
-    if unknown:
-        raise UsageError(f"there is no option {unknown[0]!r}", hint=f"there are: {', '.join(known)}")
-    return MatchConfig(**options)
 
 
 def match_pairs(

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from featkit.images import rescale_points, resize, size_of, to_gray
+from featkit.images import rescale_points, resize, scaling, size_of, to_gray
 from featkit.local.agreement import agreement
 from featkit.local.features import DetectorConfig, Features, detect
 from featkit.local.geometry import (
@@ -177,7 +177,7 @@ class _Frame:
 
     @property
     def from_b(self) -> _Matrix:
-        return _translation(-self.corner[0], -self.corner[1]) @ _scaling(self.scale)
+        return _translation(-self.corner[0], -self.corner[1]) @ scaling(self.scale)
 
     def cut(self, image: _Gray) -> _Gray:
         (x, y), (width, height) = self.corner, self.size
@@ -193,7 +193,7 @@ def _frame(size_a: tuple[int, int], size_b: tuple[int, int], matrix: _Matrix, ma
     scale = float(min(1.0, 1 / magnification, limit))
     width, height = (max(1, round(side * scale)) for side in size_b)
     outline = _outline(size_a)
-    homogeneous = np.column_stack([outline, np.ones(len(outline))]) @ (_scaling(scale) @ matrix).T
+    homogeneous = np.column_stack([outline, np.ones(len(outline))]) @ (scaling(scale) @ matrix).T
     depth = homogeneous[:, 2] * np.sign(matrix[2] @ [(size_a[0] - 1) / 2, (size_a[1] - 1) / 2, 1])
     low, high = np.zeros(2), np.array([width, height], float)
     if (depth > 0).all():
@@ -211,12 +211,6 @@ def _outline(size: tuple[int, int]) -> npt.NDArray[np.float64]:
     return np.asarray((start + along * (np.roll(start, -1, 0) - start)).reshape(-1, 2))
 
 
-def _scaling(scale: float) -> _Matrix:
-    """3×3 of x' = (x + .5) · scale - .5."""
-    shift = (scale - 1) / 2
-    return np.array([[scale, 0, shift], [0, scale, shift], [0, 0, 1]])
-
-
 def _translation(x: float, y: float) -> _Matrix:
     return np.array([[1, 0, x], [0, 1, y], [0, 0, 1]], float)
 
@@ -227,7 +221,7 @@ def _reduced(gray: _Gray, area: float) -> tuple[_Gray, _Matrix]:
     scale = float(np.sqrt(abs(area)))
     if scale > _LEAST_REDUCTION:
         return gray, np.eye(3)
-    return resize(gray, scale), _scaling(1 / scale)
+    return resize(gray, scale), scaling(1 / scale)
 
 
 def _like(mask: _Mask, gray: _Gray) -> _Gray:
@@ -351,11 +345,9 @@ def _fit_patches(
         tracker = PatchTracker(small, _at_scale(seen, small.shape))
         if len(tracker) < _FEWEST_PATCHES:
             continue
-        smaller, from_smaller = _reduced(
-            source, area_scale(_scaling(scale) @ fit.matrix @ to_frame, source.shape[::-1])
-        )
+        smaller, from_smaller = _reduced(source, area_scale(scaling(scale) @ fit.matrix @ to_frame, source.shape[::-1]))
         for _ in range(steps):
-            found = tracker.track(_warp(smaller, _scaling(scale) @ fit.matrix @ to_frame @ from_smaller, small.shape))
+            found = tracker.track(_warp(smaller, scaling(scale) @ fit.matrix @ to_frame @ from_smaller, small.shape))
             if len(found) < _FEWEST_PATCHES:
                 break
             better = fit_displacements(

@@ -21,9 +21,12 @@ _BYTES_A_TILE_PIXEL = {"multiband": 110, "feather": 90, "none": 60}
 # Larger tiles are slower: their arrays are too large to be used again by the allocator. Measured: 2048 takes twice as
 # long as 1024, 512 as long.
 _TILE_SIDES = (1024, 512, 256)
-# Pixels of a photo, and the decoder's own copy of them and the file's bytes.
+# Pixels of a photo; while it is decoded the decoder's own copy, and another on the way out of it. Measured: 1.0 GB for
+# 100 megapixels.
 _BYTES_A_PHOTO_PIXEL = 3
-_BYTES_A_DECODED_PIXEL = 7
+_BYTES_A_DECODED_PIXEL = 11
+# SIFT of a reduced photo, and patches.
+_FINDING_BYTES = 150 << 20
 # Saving (canvas.py), and what allocators do not give back at once.
 _OVERHEAD_BYTES = 40 << 20
 # Of the limit: what is in memory only to save time may take this much, so that the prediction has room to be wrong.
@@ -56,6 +59,21 @@ def used_memory() -> int:
         return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
     except (OSError, ValueError, IndexError):
         return 0
+
+
+def affordable_jobs(pixels: int, max_memory: int, jobs: int) -> int:
+    """Threads that match within max_memory bytes though each reads the largest photo, of so many pixels. Raises
+    UsageError, with what would do, where not even one does."""
+    decoding = _BYTES_A_DECODED_PIXEL * pixels
+    free = max_memory - used_memory()
+    if free < decoding:
+        needed = decoding + used_memory()
+        raise UsageError(
+            f"to read photos of {pixels / 1e6:.0f} megapixels takes more than {max_memory >> 20}M of memory",
+            hint=f"it takes --max-memory {-(-needed >> 20)}M, or smaller photos",
+        )
+    a_thread = max(_FINDING_BYTES + _BYTES_A_PHOTO_PIXEL * pixels, decoding)
+    return max(1, min(jobs, (int(max_memory * _COMFORT) - used_memory()) // a_thread))
 
 
 def give_back() -> None:
@@ -93,6 +111,7 @@ def plan(
             if least <= comfortable:
                 kept = canvas if needed == in_memory + canvas else 0
                 return Plan(side, count, workers, photos, kept, least)
+    # The last that was tried takes least.
     if least <= limit:
         return Plan(side, count, 1, False, 0, least)
     raise UsageError(

@@ -19,13 +19,15 @@ import numpy as np
 import numpy.typing as npt
 
 from featkit.canvas import Canvas
+from featkit.images import Pixels
 from featkit.opencv import cv2
 from featkit.stitching import seams
 from featkit.stitching.exposure import Exposure
-from featkit.stitching.photos import Pixels, Raster
+from featkit.stitching.photos import Raster
+from featkit.stitching.pieces import Mask
 from featkit.stitching.projection import Layout, Region
 from featkit.stitching.views import View
-from featkit.stitching.warping import Mask, warp
+from featkit.stitching.warping import warp
 
 Levels = npt.NDArray[np.int16]
 #: int8 h×w×3, in half levels.

@@ -16,13 +16,12 @@ import numpy as np
 from featkit import images
 from featkit.canvas import Canvas
 from featkit.errors import OutputError, OutputExists
-from featkit.images import DecodeOptions
+from featkit.images import DecodeOptions, Pixels
 from featkit.local.drawing import draw_matches
 from featkit.opencv import cv2
 from featkit.records import check_writable
 from featkit.stitching.matching import Comparison
 from featkit.stitching.panorama import Panorama
-from featkit.stitching.photos import Pixels
 from featkit.stitching.pipeline import Stitched
 from featkit.stitching.projection import Region
 
@@ -30,7 +29,7 @@ _THUMBNAIL_SIDE = 150
 _MARGIN = 24
 _PREVIEW_WIDTH = 2000
 _MATCHES_SIDE = 900
-_TIED, _REFUSED, _INK, _PALE = (31, 119, 180), (220, 90, 70), (30, 30, 30), (150, 150, 150)
+_TIED, _REFUSED, _INK = (31, 119, 180), (220, 90, 70), (30, 30, 30)
 _SCALE_OF_TEXT = 0.42
 _NAMES = ("graph.png", "matches-*.jpg", "seams-*.jpg", "exposure-*.jpg")
 # Of the name of a photo in that of a diagram, bytes: two fit into what file systems allow.

@@ -15,13 +15,14 @@ import numpy.typing as npt
 
 from featkit import images
 from featkit.cache import Cache, make_key
-from featkit.images import DecodeOptions
+from featkit.images import DecodeOptions, Pixels
 from featkit.opencv import cv2
 from featkit.stitching.compositing import Correction, coarse_corrections
 from featkit.stitching.config import StitchConfig
 from featkit.stitching.cropping import largest_rectangle
-from featkit.stitching.exposure import Exposure, ToneCurve, balance, overlap_psnr, sample_overlaps
-from featkit.stitching.photos import InMemory, Pixels, Source, read_unchanged
+from featkit.stitching.exposure import Exposure, ToneCurve, balance, overlap_psnr
+from featkit.stitching.overlaps import sample_overlaps
+from featkit.stitching.photos import InMemory, Source, read_unchanged
 from featkit.stitching.pieces import Mask, Piece
 from featkit.stitching.poses import Poses
 from featkit.stitching.projection import Layout, Region

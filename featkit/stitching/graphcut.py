@@ -20,8 +20,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from featkit.images import Pixels
 from featkit.opencv import cv2
-from featkit.stitching.pieces import Canvas, Indices, Mask, Numbers, Piece, Pixels, as_bytes, place_of, remoteness
+from featkit.stitching.pieces import Canvas, Indices, Mask, Numbers, Piece, as_bytes, place_of, remoteness
 
 _Costs = npt.NDArray[np.float64]
 _Image = npt.NDArray[np.float32]

@@ -14,9 +14,11 @@ from featkit.cache import Cache, make_key
 from featkit.errors import FeatkitError
 from featkit.images import DecodeOptions, scale_to_fit
 from featkit.local import pairing
+from featkit.local.config import MatchConfig
 from featkit.local.geometry import one_to_one
-from featkit.local.pipeline import Extracted, MatchConfig, MatchResult, match_pairs
+from featkit.local.pipeline import match_pairs
 from featkit.local.recent import Recent
+from featkit.local.results import Extracted, MatchResult
 from featkit.opencv import cv2
 from featkit.stitching import ties
 from featkit.stitching.graph import components
@@ -30,9 +32,9 @@ _LOOK = MatchConfig(effort="fast", max_side=640, max_keypoints=1500)
 _CLOSER_LOOK = MatchConfig(effort="fast", max_side=1600, max_keypoints=8000)
 _FEWEST_FOR_CLOSER_LOOK = 6
 _MOST_CLOSER_LOOKS = 4
-# Among unrelated photos chance makes up to 9 matches agree (local/verdict.py), and repeated things more; those do not
-# look alike where one photo is laid over the other.
-_FEWEST_AGREEING = 10
+#: From so many agreeing matches on a pair is looked at closely: among unrelated photos chance makes up to 9 agree
+#: (local/verdict.py), and repeated things more; those do not look alike where one photo is laid over the other.
+FEWEST_AGREEING = 10
 _LEAST_ALIKE = 0.65
 _FEWEST_BLOCKS = 4
 _SURE_AGREEING = 24
@@ -63,7 +65,6 @@ class Comparison:
     b: str
     agreeing: int
     tie: Tie | None
-    result: MatchResult | None = field(default=None, repr=False)
 
 
 @dataclass
@@ -128,7 +129,7 @@ def _compare(
         agreeing = _agreeing(outcome)
         comparison = Comparison(outcome.a.path, outcome.b.path, agreeing, None)
         matched.comparisons[comparison.a, comparison.b] = comparison
-        if agreeing >= _FEWEST_AGREEING and outcome.matrix is not None:
+        if agreeing >= FEWEST_AGREEING and outcome.matrix is not None:
             promising.append((outcome, comparison))
         yield Progress(stage, done, len(pairs))
     grays = _Grays(decode)
@@ -151,7 +152,7 @@ def _agreeing(result: MatchResult) -> int:
 
 
 def _is_real(agreeing: int, found: Tie) -> bool:
-    if len(found.used) < _FEWEST_AGREEING // 2:
+    if len(found.used) < FEWEST_AGREEING // 2:
         return False
     if found.blocks < _FEWEST_BLOCKS:
         return agreeing >= _SURE_AGREEING

@@ -13,12 +13,13 @@ import numpy as np
 
 from featkit.cache import Cache
 from featkit.canvas import Canvas, check_format
+from featkit.images import Pixels
 from featkit.records import record
 from featkit.stitching import budget
 from featkit.stitching.compositing import Sheet, compose, fine_octaves
 from featkit.stitching.config import StitchConfig
 from featkit.stitching.finishing import Finish, finish, reduced_layout
-from featkit.stitching.photos import Photos, Pixels
+from featkit.stitching.photos import Photos
 from featkit.stitching.poses import Pair, Poses
 from featkit.stitching.projection import Layout, lay_out, straightened
 from featkit.stitching.views import View

@@ -12,14 +12,11 @@ from types import TracebackType
 from typing import Protocol
 
 import numpy as np
-import numpy.typing as npt
 
 from featkit import images
 from featkit.canvas import Canvas
 from featkit.errors import FileUnreadable, PosesMalformed
-from featkit.images import DecodeOptions
-
-Pixels = npt.NDArray[np.uint8]
+from featkit.images import DecodeOptions, Pixels
 
 # Reducing a photo by less than this before it is warped gains nothing over the bicubic kernel.
 _LEAST_REDUCTION = 0.75

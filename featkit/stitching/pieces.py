@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from featkit.images import Pixels
 from featkit.opencv import cv2
 
 Mask = npt.NDArray[np.bool_]
-Pixels = npt.NDArray[np.uint8]
 Indices = npt.NDArray[np.int64]
 # Numbers of pieces, or of cells, on the canvas; -1 where there is none.
 Numbers = npt.NDArray[np.int32]

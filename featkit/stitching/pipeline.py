@@ -5,13 +5,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import Generator, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 from threadpoolctl import threadpool_limits
 
 from featkit import images
 from featkit.cache import Cache, open_cache
+from featkit.configs import given
 from featkit.errors import FeatkitError, NothingJoined, UsageError
 from featkit.local.pipeline import usable_processors
 from featkit.stitching import budget
@@ -48,24 +49,13 @@ def stitch(
     where fewer than two can be read, and UsageError for options that make no sense. `stitch_all` gives every panorama,
     and what was left out.
     """
-    if config is not None and options:
-        raise UsageError("give either a config or single options, not both")
-    found = stitch_all(pictures, config or stitch_config(**options), cache=cache, jobs=jobs)
+    found = stitch_all(pictures, given(config, StitchConfig, options), cache=cache, jobs=jobs)
     if not found.panoramas:
         if len(found.failures) > len(pictures) - 2:
             raise found.failures[0]
         first = found.left_out[0]
         raise NothingJoined("no two photos belong together", hint=f"{first.path}: {first.reason}")
     return found.panoramas[0]
-
-
-def stitch_config(**options: Any) -> StitchConfig:
-    """A `StitchConfig` from keywords; UsageError names an unknown one."""
-    known = [each.name for each in fields(StitchConfig)]
-    unknown = sorted(set(options) - set(known))
-    if unknown:
-        raise UsageError(f"there is no option {unknown[0]!r}", hint=f"there are: {', '.join(known)}")
-    return StitchConfig(**options)
 
 
 def stitch_all(
@@ -113,7 +103,9 @@ def stitch_steps(
             if len(paths) < 2:
                 raise UsageError("a panorama takes two photos, or more", hint="featkit stitch a.jpg b.jpg -o pano.jpg")
             config = _with_known_reference(config, paths)
-            jobs = _affordable_jobs(config, jobs, paths)
+            if config.max_memory is not None:
+                largest = max(_pixels(path, config) for path in paths)
+                jobs = budget.affordable_jobs(largest, config.max_memory, jobs)
             found = yield from sort_photos(paths, config, cache, jobs, compared=compared)
         panoramas = []
         for number, each in enumerate(found.poses):
@@ -123,30 +115,6 @@ def stitch_steps(
     matched = found.matched
     failures = () if matched is None else tuple(matched.failures[path] for path in paths if path in matched.failures)
     yield Stitched(tuple(panoramas), found.left_out, failures, matched)
-
-
-# SIFT of a reduced photo, beside its pixels; a pixel while it is decoded, with the decoder's own copy. Measured: 100
-# megapixels, 1.0 GB.
-_FINDING_BYTES = 150 << 20
-_BYTES_A_PIXEL = 3
-_BYTES_A_DECODED_PIXEL = 10
-
-
-def _affordable_jobs(config: StitchConfig, jobs: int, paths: Sequence[str]) -> int:
-    """Threads that keep within `config.max_memory` though each reads the largest of the photos. Raises UsageError where
-    not even one does."""
-    if config.max_memory is None:
-        return jobs
-    largest = max(_pixels(path, config) for path in paths)
-    decoding = _BYTES_A_DECODED_PIXEL * largest
-    free = config.max_memory - budget.used_memory()
-    if free < decoding:
-        needed = decoding + budget.used_memory()
-        raise UsageError(
-            f"to read photos of {largest / 1e6:.0f} megapixels takes more than {config.max_memory >> 20}M of memory",
-            hint=f"it takes --max-memory {-(-needed >> 20)}M, or smaller photos",
-        )
-    return max(1, min(jobs, free // max(_FINDING_BYTES + _BYTES_A_PIXEL * largest, decoding)))
 
 
 def _pixels(path: str, config: StitchConfig) -> int:

@@ -21,7 +21,7 @@ from featkit.records import record
 from featkit.stitching import ties
 from featkit.stitching.adjustment import Edge
 from featkit.stitching.config import StitchConfig
-from featkit.stitching.matching import Matched, Progress, compare_all
+from featkit.stitching.matching import FEWEST_AGREEING, Matched, Progress, compare_all
 from featkit.stitching.photos import Source
 from featkit.stitching.placing import Placement, place
 from featkit.stitching.poses import Pair, Poses, from_bytes, to_bytes
@@ -183,7 +183,7 @@ def _reason(path: str, matched: Matched, originals: dict[str, str]) -> LeftOut:
             nearest,
             "stitch the two alone, or take it from where the others were taken",
         )
-    if matches >= 10:
+    if matches >= FEWEST_AGREEING:
         return LeftOut(
             path,
             f"{matches} matches agree with {nearest}, but the photos do not look alike there",

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from featkit.images import rescale_points, resize, scale_to_fit, size_of
+from featkit.images import rescale_points, resize, scale_to_fit, scaling, size_of
 from featkit.local.agreement import agreement
 from featkit.local.geometry import area_scale, corners_of, fit_displacements, median, transform
 from featkit.local.patches import Displacements, PatchTracker
@@ -129,13 +129,13 @@ def tie(a: Reduced, b: Reduced, matrix: Matrix, keypoints: Correspondences, seed
 
     keypoints: their matched keypoints, right and wrong, in pixels of the full-size photos.
     """
-    small = _scaling(b.scale) @ matrix @ np.linalg.inv(_scaling(a.scale))
+    small = scaling(b.scale) @ matrix @ np.linalg.inv(scaling(a.scale))
     found = _tie(a.gray, b.gray, small, keypoints.rescaled(a.scale, b.scale), seed)
     return replace(
         found,
         used=found.used.rescaled(1 / a.scale, 1 / b.scale),
         held_out=found.held_out.rescaled(1 / a.scale, 1 / b.scale),
-        matrix=np.linalg.inv(_scaling(b.scale)) @ found.matrix @ _scaling(a.scale),
+        matrix=np.linalg.inv(scaling(b.scale)) @ found.matrix @ scaling(a.scale),
     )
 
 
@@ -214,7 +214,7 @@ def _compare(a: _Gray, b: _Gray, matrix: Matrix, longest_side: int) -> tuple[Cor
     small_a, small_b = (
         picture if scale == 1 else resize(picture, scale) for picture, scale in ((a, scale_a), (b, scale_b))
     )
-    small = _scaling(scale_b) @ matrix @ np.linalg.inv(_scaling(scale_a))
+    small = scaling(scale_b) @ matrix @ np.linalg.inv(scaling(scale_a))
     region = _overlap(size_of(small_a), size_of(small_b), small)
     if region is None:
         return None
@@ -267,8 +267,3 @@ def _overlap(size_a: tuple[int, int], size_b: tuple[int, int], matrix: Matrix) -
     x, y = low.astype(int)
     width, height = (high - low).astype(int) + 1
     return (x, y, width, height) if min(width, height) >= _SMALLEST_OVERLAP else None
-
-
-def _scaling(scale: float) -> Matrix:
-    shift = (scale - 1) / 2
-    return np.array([[scale, 0, shift], [0, scale, shift], [0, 0, 1]])

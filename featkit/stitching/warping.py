@@ -7,13 +7,14 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from featkit.images import Pixels
 from featkit.opencv import cv2
-from featkit.stitching.exposure import Exposure, radii
-from featkit.stitching.photos import Pixels, Raster
+from featkit.stitching.exposure import Exposure
+from featkit.stitching.overlaps import radii
+from featkit.stitching.photos import Raster
+from featkit.stitching.pieces import Mask
 from featkit.stitching.projection import Layout, Region
 from featkit.stitching.views import View
-
-Mask = npt.NDArray[np.bool_]
 
 # Where each pixel comes from is computed at every eighth and interpolated linearly: off by at most 8² / 8 f, .02 pixel
 # for a focal length of 400. OpenCV's cubic interpolation does not even keep a straight line, and is off by .4.
