@@ -13,7 +13,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import hashlib
-import io
 import json
 import os
 import re
@@ -22,14 +21,13 @@ import stat
 import struct
 import threading
 import warnings
-import zipfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import numpy.typing as npt
 
+from featkit.arrays import ArraysDamaged, pack, unpack
 from featkit.errors import UsageError
 
 try:
@@ -156,10 +154,10 @@ class Cache:
             return None
         path = _entry_path(self.folder, key)
         try:
-            arrays = _unpack(_read_payload(path))
-        except OSError:
+            arrays = unpack(_read_payload(path))
+        except (OSError, MemoryError):
             return None
-        except _DamagedError:
+        except (_DamagedError, ArraysDamaged):
             _remove(path)
             return None
         with contextlib.suppress(OSError):
@@ -171,7 +169,7 @@ class Cache:
         if self.folder is None or not self._writable:
             return
         path = _entry_path(self.folder, key)
-        payload = _pack(arrays)
+        payload = pack(arrays)
         size = _HEADER.size + len(payload)
         if size > self.limit_bytes:
             return
@@ -248,24 +246,6 @@ def _entry_path(folder: Path, key: str) -> Path:
     if not _KEY.fullmatch(key):
         raise ValueError(f"not a key that make_key made: {key!r}")
     return folder / key[:2] / f"{key}.fk"
-
-
-def _pack(arrays: Mapping[str, npt.NDArray[Any]]) -> memoryview:
-    # What np.savez does, for any name (it reserves two for itself), without pickle, and without the time of day.
-    buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w") as archive:
-        for name, array in arrays.items():
-            with archive.open(zipfile.ZipInfo(f"{name}.npy"), "w", force_zip64=True) as member:
-                np.lib.format.write_array(member, np.asarray(array), allow_pickle=False)
-    return buffer.getbuffer()
-
-
-def _unpack(payload: bytes) -> dict[str, npt.NDArray[Any]]:
-    try:
-        with np.load(io.BytesIO(payload), allow_pickle=False) as archive:
-            return {name: archive[name] for name in archive.files}
-    except Exception as error:  # The digest was right: whoever made this meant it to fail, in whatever way.
-        raise _DamagedError from error
 
 
 def _digest(key: str, payload: bytes | memoryview) -> bytes:

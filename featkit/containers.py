@@ -130,7 +130,9 @@ def identify(head: bytes) -> str:
         if re.match(pattern, head, re.DOTALL | re.IGNORECASE):
             raise ImageUnknown(f"this is {what}", hint=hint)
     if not re.search(rb"[\0-\x08\x0e-\x1a\x1c-\x1f]", head):
-        raise ImageUnknown("this is a text file, not a picture", hint="a list of pictures is given with --files-from")
+        raise ImageUnknown(
+            "this is a text file, not a picture", hint="match and predict take a list of pictures with --files-from"
+        )
     raise ImageUnknown(
         "this is not a picture in a format that featkit reads", hint="it reads JPEG, PNG, WebP, TIFF, BMP and PNM"
     )

@@ -8,6 +8,8 @@
     │   ├── FileUnreadable                permission or the disk refuses
     │   ├── ListMalformed                 a list of pictures or pairs that cannot be read
     │   ├── PosesMalformed                a file of poses that is none, or not whole
+    │   ├── DatasetMalformed              a folder or a CSV file that holds no labelled pictures
+    │   ├── ModelDamaged                  a model file that is none, of another version, or not whole
     │   └── ImageError                    the bytes are there, and no picture comes out
     │       ├── ImageEmpty                0 bytes
     │       ├── ImageUnknown              not one of the formats featkit reads
@@ -71,6 +73,14 @@ class ListMalformed(InputError):
 
 class PosesMalformed(InputError):
     code = "poses"
+
+
+class DatasetMalformed(InputError):
+    code = "dataset"
+
+
+class ModelDamaged(InputError):
+    code = "model"
 
 
 class ImageError(InputError):

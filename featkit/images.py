@@ -15,14 +15,12 @@ class instead of `PIL.Image.open`, so the limit on pixels is ours, without touch
 from __future__ import annotations
 
 import contextlib
-import errno
 import functools
 import hashlib
 import io
 import math
 import os
 import re
-import stat
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import PurePath
@@ -35,16 +33,14 @@ from featkit import containers
 from featkit.containers import Header, PngHeader, PnmHeader, TiffHeader
 from featkit.errors import (
     FeatkitError,
-    FileMissing,
-    FileUnreadable,
     ImageDamaged,
     ImageEmpty,
     ImageError,
     ImageTooLarge,
     ImageUnsupported,
-    NotAFile,
     UsageError,
 )
+from featkit.files import opened
 from featkit.records import write_atomically
 
 Pixels = npt.NDArray[np.uint8]
@@ -97,9 +93,6 @@ class Picture:
 # --- files
 
 
-_NO_SUCH_PATH = (errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG)
-
-
 def read_bytes(path: str | os.PathLike[str]) -> bytes:
     """The bytes of a picture file, read once; whoever needs a hash takes it of these.
 
@@ -107,36 +100,13 @@ def read_bytes(path: str | os.PathLike[str]) -> bytes:
     and ImageUnknown where the first bytes say that it is no picture: the rest of a large file is then not read.
     """
     name = os.fspath(path)
-    try:
-        _refuse_what_is_no_file(os.stat(name).st_mode, name)  # noqa: PTH116 - Path("") is the current folder
-        # The path may have become a FIFO since: opening does not wait for a writer, and the check is repeated.
-        flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
-        with open(os.open(name, flags), "rb") as file:  # noqa: PTH123
-            _refuse_what_is_no_file(os.fstat(file.fileno()).st_mode, name)
-            head = file.read(containers.HEAD_BYTES)
-            if not head:
-                raise ImageEmpty("the file is empty (0 bytes)", path=name)
-            with _errors_name(name):
-                containers.identify(head)
-            return head + file.read()
-    except OSError as error:
-        if error.errno in _NO_SUCH_PATH:
-            raise FileMissing("there is no such file", path=name) from error
-        hint = "its permissions do not let you read it" if error.errno in (errno.EACCES, errno.EPERM) else None
-        raise FileUnreadable(f"it cannot be read: {error.strerror}", path=name, hint=hint) from error
-    except ValueError as error:  # a NUL inside the name
-        raise FileMissing("there is no such file", path=name) from error
-    except MemoryError as error:
-        raise FileUnreadable("it is larger than the memory", path=name) from error
-
-
-def _refuse_what_is_no_file(mode: int, name: str) -> None:
-    if stat.S_ISREG(mode):
-        return
-    if stat.S_ISDIR(mode):
-        raise NotAFile("this is a folder, not a picture", path=name)
-    kind = "a FIFO" if stat.S_ISFIFO(mode) else "a socket" if stat.S_ISSOCK(mode) else "a device"
-    raise NotAFile(f"this is {kind}, not a file", path=name, hint="write the picture to a file first")
+    with opened(name, "picture") as file:
+        head = file.read(containers.HEAD_BYTES)
+        if not head:
+            raise ImageEmpty("the file is empty (0 bytes)", path=name)
+        with _errors_name(name):
+            containers.identify(head)
+        return head + file.read()
 
 
 def load(path: str | os.PathLike[str], options: DecodeOptions = DEFAULTS) -> Picture:

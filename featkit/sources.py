@@ -62,8 +62,9 @@ def _pictures_in(folder: str, *, recursive: bool) -> list[str]:
             entries = sorted((entry for entry in listing if not entry.name.startswith(".")), key=_entry_key)
     except OSError as error:
         raise FileUnreadable(f"the folder cannot be listed: {error.strerror}", path=folder) from error
+    # A link that leads nowhere is named, too: whoever reads it says so.
     found = [
-        entry.path for entry in entries if Path(entry.name).suffix.lower() in PICTURE_EXTENSIONS and entry.is_file()
+        entry.path for entry in entries if Path(entry.name).suffix.lower() in PICTURE_EXTENSIONS and not entry.is_dir()
     ]
     if recursive:
         for entry in entries:

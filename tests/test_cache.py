@@ -386,7 +386,7 @@ def test_a_whole_entry_under_another_key_is_a_miss(cache: Cache) -> None:
 
 
 def test_a_pickle_with_a_right_digest_is_not_loaded(cache: Cache, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("featkit.cache._pack", lambda _: memoryview(b"cposix\nsystem\n(S'touch run'\ntR."))
+    monkeypatch.setattr("featkit.cache.pack", lambda _: memoryview(b"cposix\nsystem\n(S'touch run'\ntR."))
     cache.put(key("a"), SMALL)
     assert entry_path(cache, "a").exists()
     assert cache.get(key("a")) is None

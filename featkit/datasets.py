@@ -1,0 +1,280 @@
+"""Labelled pictures, as a user points at them, and a part of them held out.
+
+DATA/cat/1.jpg …                         a folder a class; its name is the label
+DATA/train/cat/1.jpg, DATA/test/cat/…    splits, each of class folders: train, and val or test or both
+DATA.csv                                 a table with the columns path, label and, if there are splits, split
+"""
+
+from __future__ import annotations
+
+import contextlib
+import csv
+import io
+import os
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from featkit.errors import DatasetMalformed, FeatkitError, FileMissing, FileUnreadable, InputError, UsageError
+from featkit.sources import expand, natural_key, open_list
+
+# What splits are called, in lower case, and the field of Dataset that each is.
+_SPLITS = {"train": "train", "val": "validation", "valid": "validation", "validation": "validation", "test": "test"}
+# How pandas, R and spreadsheets write that there is no value. Other spellings, as none or na, are labels.
+_NO_LABEL = frozenset({"", "nan", "NaN", "null", "NULL", "None", "NA", "N/A", "n/a", "<NA>", "#N/A"})
+
+_LAYOUT = (
+    "a dataset is a folder with a folder of pictures for each class (DATA/cat/1.jpg, DATA/dog/1.jpg), the same inside "
+    "train and val or test (DATA/train/cat/1.jpg), or a CSV file with the columns path,label[,split]"
+)
+
+
+@dataclass(frozen=True)
+class Split:
+    """Pictures and their labels, side by side: labels[i] is the class of the picture at paths[i]."""
+
+    paths: tuple[str, ...]
+    labels: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """train: at least one picture, of at least one class. validation, test: None where the user gave none; their
+    classes need not be those of train. failures: what was left out, each with its path and mostly a hint; the rest
+    stands."""
+
+    train: Split
+    validation: Split | None
+    test: Split | None
+    failures: tuple[FeatkitError, ...]
+
+
+def read_dataset(name: str) -> Dataset:
+    """The labelled pictures of a folder or of a CSV file. No picture is opened: those of a folder are known by their
+    extension, those of a CSV are as it says, there or not.
+
+    **Folder.** Each folder in it is a class, with the pictures in it and in folders inside it; classes and pictures
+    stand in natural order, what is hidden is skipped. Folders named train, val (valid, validation) or test, in any
+    case, are splits, and hold the classes. But a folder train that has no folder inside, and beside it others and no
+    split, is a class like those: of trains. Failures: a class without pictures, or that cannot be listed; pictures
+    beside the classes or the splits; a folder of pictures beside the splits.
+
+    **CSV.** UTF-8, the fields separated by commas, semicolons or tabs; the header has path, label and perhaps split,
+    in any order and case, among any others. A path is relative to the folder of the CSV; rows keep their order; a
+    label is text as it stands, also if it is a number. An empty split is train. Rows of nothing are skipped, and a
+    row that repeats another is counted once. Failures, which name the line: a row without a path, without a label
+    (also NaN, null, None, NA), with a split of another name, with more fields than the header, or with another label
+    or split than an earlier row has for that path.
+
+    Raises FileMissing and FileUnreadable; DatasetMalformed for what is none of these, has no picture to train on, or
+    has a folder of a split without classes.
+    """
+    if os.path.isdir(name):  # noqa: PTH112 - Path("") is the current folder
+        return _read_folder(name)
+    if name.lower().endswith(".csv"):
+        return _read_table(name)
+    if os.path.lexists(name):
+        raise DatasetMalformed("this is neither a folder nor a CSV file", path=name, hint=_LAYOUT)
+    raise FileMissing("there is no such folder or CSV file", path=name)
+
+
+def hold_out(split: Split, share: float, seed: int) -> tuple[Split, Split]:
+    """(the rest, held out): of every class of n pictures round(share · n) are held out, but at least one and at most
+    all but one; of a class of one picture, none. Both keep the order of `split`.
+
+    Which they are depends on `seed` (0 or more), the label and n alone, so that other classes may come and go.
+    Raises UsageError for a share that is not between 0 and 1.
+    """
+    if not 0 < share < 1:
+        raise UsageError(f"the share to hold out is {share:g}", hint="it lies between 0 and 1, as 0.2 does")
+    places: dict[str, list[int]] = {}
+    for place, label in enumerate(split.labels):
+        places.setdefault(label, []).append(place)
+    held: set[int] = set()
+    for label, own in places.items():
+        count = min(max(round(share * len(own)), 1), len(own) - 1)
+        # A name of a folder may hold surrogates, for bytes that are not UTF-8.
+        generator = np.random.default_rng((seed, zlib.crc32(label.encode("utf-8", "surrogatepass"))))
+        held.update(own[index] for index in generator.permutation(len(own))[:count])
+    pairs = list(zip(split.paths, split.labels, strict=True))
+    rest = [pair for place, pair in enumerate(pairs) if place not in held]
+    return _side_by_side(rest), _side_by_side([pairs[place] for place in sorted(held)])
+
+
+def _side_by_side(pairs: list[tuple[str, str]]) -> Split:
+    return Split(tuple(path for path, _ in pairs), tuple(label for _, label in pairs))
+
+
+def _dataset(splits: dict[str, list[tuple[str, str]]], failures: list[FeatkitError]) -> Dataset:
+    """splits: (path, label) of every picture, by the name of the field; train is there."""
+    found = {name: _side_by_side(pairs) for name, pairs in splits.items()}
+    return Dataset(found["train"], found.get("validation"), found.get("test"), tuple(failures))
+
+
+# --- folders
+
+
+def _read_folder(root: str) -> Dataset:
+    failures: list[FeatkitError] = []
+    folders = _folders_in(root)
+    named = [name for name in folders if name.lower() in _SPLITS]
+    only_train = len(named) == 1 < len(folders) and named[0].lower() == "train"
+    if not named or (only_train and not _folders_in(folders[named[0]])):
+        return _dataset({"train": _read_classes(root, failures)}, failures)
+    places = {_SPLITS[name.lower()]: folders[name] for name in named}
+    if len(places) < len(named):
+        raise DatasetMalformed(f"two of {', '.join(named)} are one split", path=root, hint="join them, or rename one")
+    if "train" not in places:
+        hint = f"to use one split alone, name it: {folders[named[0]]}"
+        raise DatasetMalformed(f"there is {' and '.join(named)}, and no train", path=root, hint=hint)
+    alone = f"to use train alone, name it: {places['train']}"
+    splits = {
+        split: _read_classes(folder, failures, _LAYOUT if split == "train" else alone)
+        for split, folder in places.items()
+    }
+    failures += _strays(root)
+    for name, folder in folders.items():
+        if name not in named:
+            failures += _strays(folder, recursive=True)
+    return _dataset(splits, failures)
+
+
+def _read_classes(folder: str, failures: list[FeatkitError], hint: str = _LAYOUT) -> list[tuple[str, str]]:
+    """(path, label) of the pictures in class folders. Adds to `failures` each class without pictures, and what belongs
+    to no class."""
+    found: list[tuple[str, str]] = []
+    without: list[InputError] = []
+    for label, inner in _folders_in(folder).items():
+        try:
+            found += [(path, label) for path in expand([inner], recursive=True)]
+        except InputError as error:
+            without.append(error)
+    if not found:
+        reason = f"; of {without[0].path}: {without[0].message}" if without else ""
+        raise DatasetMalformed(f"there is no class folder with pictures in it{reason}", path=folder, hint=hint)
+    failures += [*without, *_strays(folder)]
+    return found
+
+
+def _strays(folder: str, *, recursive: bool = False) -> list[InputError]:
+    """One error for all the pictures in a folder that belong to no class; none where there are none."""
+    try:
+        count = len(expand([folder], recursive=recursive))
+    except InputError:
+        return []
+    return [
+        InputError(
+            f"the pictures in this folder belong to no class: {count}",
+            path=folder,
+            hint="each picture lies in the folder of its class",
+        )
+    ]
+
+
+def _folders_in(folder: str) -> dict[str, str]:
+    """Name -> path of the folders in a folder, and of links to such, without hidden ones; in natural order."""
+    try:
+        with os.scandir(folder) as listing:
+            found = {entry.name: entry.path for entry in listing if entry.is_dir() and not entry.name.startswith(".")}
+    except OSError as error:
+        raise FileUnreadable(f"the folder cannot be listed: {error.strerror}", path=folder) from error
+    return {name: found[name] for name in sorted(found, key=natural_key)}
+
+
+# --- tables
+
+
+def _read_table(name: str) -> Dataset:
+    failures: list[FeatkitError] = []
+    found: dict[str, tuple[str, str]] = {}
+    rows = _rows(_text_of(name), name)
+    _, columns = next(rows)
+    for line, row in rows:
+        try:
+            relative, label, split = _read_row(row, columns)
+            path = str(Path(name).parent / relative)
+            if found.setdefault(path, (label, split)) != (label, split):
+                raise InputError(
+                    f"{label} in {split} for {relative}, and before it was {' in '.join(found[path])}",
+                    hint="leave one row for each picture",
+                )
+        except InputError as error:
+            failures.append(InputError(f"line {line}: {error.message}", path=name, hint=error.hint))
+    splits: dict[str, list[tuple[str, str]]] = {}
+    for path, (label, split) in found.items():
+        splits.setdefault(split, []).append((path, label))
+    if "train" not in splits:
+        reason = f"; {failures[0].message}" if failures else ""
+        raise DatasetMalformed(f"there is no row to train on{reason}", path=name, hint="an empty split is train")
+    return _dataset(splits, failures)
+
+
+def _read_row(row: list[str], columns: list[str]) -> tuple[str, str, str]:
+    """Path as it is written, label, field of Dataset. Raises InputError, which does not know the line."""
+    if len(row) > len(columns):
+        raise InputError(
+            f"{len(row)} fields, and the header has {len(columns)}",
+            hint="a field that holds the separator stands in quotes",
+        )
+    fields = dict(zip(columns, row, strict=False))
+    path, label, split = fields.get("path", ""), fields.get("label", "").strip(), fields.get("split", "").strip()
+    if not path.strip():
+        raise InputError("no path", hint="name the picture, relative to the folder of the CSV")
+    if label in _NO_LABEL:
+        raise InputError(f"no label for {path}", hint="name its class, or take the row out")
+    if split and split.lower() not in _SPLITS:
+        raise InputError(
+            f"unknown split {split} for {path}", hint=f"use one of {', '.join(_SPLITS)}, or leave it empty"
+        )
+    return path, label, _SPLITS[split.lower() or "train"]
+
+
+def _rows(text: str, name: str) -> Iterator[tuple[int, list[str]]]:
+    """(line from 1, fields) of every row that is not blank; the header comes first, in lower case."""
+    for separator in ",;\t":
+        reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator, skipinitialspace=True, strict=True)
+        with contextlib.suppress(csv.Error):  # a quoted field, and after it another separator
+            columns = [column.strip().lower() for column in next(reader, [])]
+            if columns.count("path") == columns.count("label") == 1 >= columns.count("split"):
+                break
+    else:
+        raise DatasetMalformed(
+            "the first line does not name the columns path and label, once each",
+            path=name,
+            hint="begin with the line path,label or path,label,split",
+        )
+    yield 1, columns
+    line = reader.line_num + 1
+    try:
+        for row in reader:
+            if any(row):
+                yield line, row
+            line = reader.line_num + 1
+    except csv.Error as error:
+        raise DatasetMalformed(
+            f"line {line} begins a row that is no CSV: {error}",
+            path=name,
+            hint="a field that holds a quote stands in quotes, and each quote in it is doubled",
+        ) from error
+
+
+def _text_of(name: str) -> str:
+    with open_list(name) as stream:
+        try:
+            data = stream.read()
+        except OSError as error:
+            raise FileUnreadable(f"the CSV file cannot be read: {error.strerror}", path=name) from error
+    if not data:
+        raise DatasetMalformed("the CSV file is empty", path=name, hint=_LAYOUT)
+    data = data.removeprefix(b"\xef\xbb\xbf")
+    try:
+        text = data.decode("utf-8")
+    except UnicodeDecodeError as error:
+        line = data.count(b"\n", 0, error.start) + 1
+        raise DatasetMalformed(f"line {line} is not UTF-8", path=name, hint="save the file as UTF-8") from error
+    if "\0" in text:
+        raise DatasetMalformed("it holds a NUL, as no CSV file does", path=name, hint="save the file as UTF-8")
+    return text
