@@ -1,0 +1,1 @@
+"""Vectors to answers: what turns features into labels, how well it does, and what it shows of that."""

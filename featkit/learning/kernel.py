@@ -1,0 +1,113 @@
+"""The RBF support vector machine: exact for few pictures, by Nyström features for many.
+
+Each class is divided from the rest with the squared hinge, by Newton's method in the primal (Chapelle 2007; newton.py).
+Up to some thousands of pictures the kernel is taken to all of them, which is exact; beyond that to some of them only,
+the landmarks (Williams & Seeger 2001), in time that grows with the number of pictures.
+
+Measured: where classes are many and pictures few, it beats LIBSVM's one class against one, 75 to 70 % in
+cross-validation over 15 classes of 30 pictures.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from featkit.errors import UsageError
+from featkit.learning.newton import Floats, Problem, SquaredHinge, minimise
+from featkit.learning.reduction import spread
+from featkit.learning.rows import allocate
+from featkit.learning.training import Training
+
+_ROWS = 2048
+# Of 1 / the features' total variance, which is scikit-learn's gamma="scale". Of .5, .7 and 1 the best on 45,000
+# pictures of CIFAR-10, by .1 points.
+_GAMMA = 0.7
+
+
+@dataclass(frozen=True)
+class KernelConfig:
+    """C: weight of the losses, as in scikit-learn. gamma: of exp(-gamma · squared distance), as a multiple of 1 / the
+    total variance; None: .7. landmarks: for pictures beyond exact_up_to; CIFAR-10: 2000 cost 1 point against 3000, 4500
+    bring half of one. Raises UsageError for what makes no sense."""
+
+    C: float = 5.0
+    gamma: float | None = None
+    landmarks: int = 3000
+    exact_up_to: int = 5000
+
+    def __post_init__(self) -> None:
+        if not 0 < self.C < float("inf"):
+            raise UsageError(f"C must be positive, not {self.C}")
+        if self.gamma is not None and not 0 < self.gamma < float("inf"):
+            raise UsageError(f"gamma must be positive, not {self.gamma}")
+        if self.landmarks < 1:
+            raise UsageError(f"there must be 1 landmark or more, not {self.landmarks}")
+
+
+@dataclass(frozen=True)
+class KernelMachine:
+    """landmarks: float32 M×P. gamma. weights: float32 M×K, of the kernel to each landmark. intercepts: float32 K."""
+
+    landmarks: Floats
+    gamma: float
+    weights: Floats
+    intercepts: Floats
+
+    def scores(self, features: Floats) -> Floats:
+        """float32 N×K."""
+        found = np.empty((len(features), len(self.intercepts)), np.float32)
+        for start in range(0, len(features), _ROWS):
+            rows = slice(start, start + _ROWS)
+            found[rows] = rbf(features[rows], self.landmarks, self.gamma) @ self.weights + self.intercepts
+        return found
+
+    def parts(self) -> tuple[dict[str, object], dict[str, npt.NDArray[Any]]]:
+        arrays = {"landmarks": self.landmarks, "weights": self.weights, "intercepts": self.intercepts}
+        return {"gamma": self.gamma}, arrays
+
+    @classmethod
+    def from_parts(cls, config: dict[str, Any], arrays: dict[str, npt.NDArray[Any]]) -> KernelMachine:
+        landmarks, weights, intercepts = (arrays[name] for name in ("landmarks", "weights", "intercepts"))
+        if landmarks.ndim != 2 or weights.shape != (len(landmarks), len(intercepts)):
+            raise ValueError("the parts of a kernel head do not fit together")
+        return cls(landmarks, float(config["gamma"]), weights, intercepts)
+
+
+def rbf(a: npt.NDArray[Any], b: npt.NDArray[Any], gamma: float) -> npt.NDArray[Any]:
+    """exp(-gamma · squared distance) of rows: N×M, of the type of a."""
+    found = a @ (-2 * b.T)
+    found += np.einsum("ij,ij->i", b, b)
+    found += np.einsum("ij,ij->i", a, a)[:, None]
+    np.maximum(found, 0, out=found)
+    found *= a.dtype.type(-gamma)
+    return np.asarray(np.exp(found, out=found))
+
+
+def fit_kernel(training: Training, config: KernelConfig) -> KernelMachine:
+    """Mirror images count as pictures."""
+    count = len(training.labels) * len(training.views)
+    gamma = (_GAMMA if config.gamma is None else config.gamma) / spread(training.views)
+    wanted = count if count <= config.exact_up_to else config.landmarks
+    chosen = np.random.default_rng(training.seed).permutation(count)[:wanted]
+    landmarks = np.concatenate(
+        [
+            np.asarray(view)[chosen[chosen // len(training.labels) == n] % len(training.labels)]
+            for n, view in enumerate(training.views)
+        ]
+    )
+    with allocate((count, len(landmarks))) as kernel:
+        for number, view in enumerate(training.views):
+            for start in range(0, len(view), _ROWS):
+                rows = rbf(np.asarray(view[start : start + _ROWS]), landmarks, gamma)
+                at = number * len(view) + start
+                kernel[at : at + len(rows)] = rows
+        labels = np.tile(training.labels, len(training.views))
+        weights = np.tile(training.weights, len(training.views))
+        among = rbf(landmarks, landmarks, gamma)
+        problem = Problem((kernel,), labels, weights, training.classes, SquaredHinge(), among)
+        found = minimise(problem, 1 / (2 * config.C))
+    return KernelMachine(landmarks, gamma, found[:-1], found[-1])
