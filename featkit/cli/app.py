@@ -11,7 +11,7 @@ from typing import Any
 import typer
 
 from featkit import __version__
-from featkit.cli import cache, match, stitch
+from featkit.cli import cache, classify, evaluate, match, predict, stitch
 from featkit.cli.console import (
     open_closed_streams,
     print_error,
@@ -36,6 +36,9 @@ app = typer.Typer(
 )
 app.command("match", short_help="Find what corresponds in pictures.")(match.command)
 app.command("stitch", short_help="Make one picture of many that overlap.")(stitch.command)
+app.command("classify", short_help="Learn to label pictures, and test it.")(classify.command)
+app.command("predict", short_help="Label pictures with a model.")(predict.command)
+app.command("evaluate", short_help="Test a model on labelled pictures.")(evaluate.command)
 app.add_typer(cache.app, name="cache")
 
 
@@ -49,7 +52,7 @@ def _print_version(wanted: bool) -> None:
 def _options(
     version: bool = typer.Option(False, "--version", callback=_print_version, is_eager=True, help="Print the version."),
 ) -> None:
-    """Image features, classical and deep: find what corresponds in pictures, and join what overlaps."""
+    """Image features, classical and deep: find what corresponds in pictures, join what overlaps, learn what is what."""
 
 
 def run(arguments: list[str]) -> int:
@@ -95,7 +98,8 @@ def run(arguments: list[str]) -> int:
 def _unforeseen(error: Exception) -> FeatkitError:
     if isinstance(error, MemoryError) or "Insufficient memory" in str(error):  # so OpenCV says it
         return FeatkitError(
-            "out of memory", hint="try --jobs 1, and smaller pictures (match --max-side 2000, stitch --scale 0.5)"
+            "out of memory",
+            hint="try --jobs 1, and smaller pictures (match --max-side 2000, stitch --scale 0.5, classify --size 64)",
         )
     summary = f"{type(error).__name__}: {error}".splitlines()[0]
     return FeatkitError(f"a defect in featkit ({summary})", hint="run again with --debug and report what it prints")

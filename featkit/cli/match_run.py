@@ -26,6 +26,7 @@ from featkit.cli.console import (
 )
 from featkit.cli.interrupts import held_back, in_background
 from featkit.cli.match_selection import Selection, is_scheme, select
+from featkit.cli.options import refuse_no_jobs
 from featkit.configs import from_options
 from featkit.errors import FeatkitError, FileUnreadable, OutputDamaged, UsageError
 from featkit.images import DecodeOptions, Pixels, check_extension, load, save
@@ -162,8 +163,7 @@ def _refuse_strange_combinations(request: Request, config: MatchConfig, given: d
             f"--draw-warp needs a transformation, which --model {config.model} does not give",
             hint="use --model homography or affine",
         )
-    if request.jobs is not None and request.jobs < 1:
-        raise UsageError("--jobs must be at least 1", hint="leave it out for one worker a processor")
+    refuse_no_jobs(request.jobs)
     names_pairs = request.pairs is not None and not is_scheme(request.pairs)
     if request.nul and not names_pairs and request.files_from is None and "-" not in request.pictures:
         raise UsageError("-0 is about a list, and there is none", hint="give one by --files-from, --pairs or -")

@@ -50,6 +50,11 @@ def decode_options(max_pixels: int, frame: int | None, float_range: str | None) 
     return DecodeOptions(max_pixels, frame, None if float_range is None else _range(float_range))
 
 
+def refuse_no_jobs(jobs: int | None) -> None:
+    if jobs is not None and jobs < 1:
+        raise UsageError("--jobs must be at least 1", hint="leave it out for one worker a processor")
+
+
 def regions(given: Sequence[str]) -> tuple[Region | None, Region | None]:
     """Of the first and of the second picture, from what --region was given; UsageError for what is no region."""
     found: dict[str, Region] = {}

@@ -28,6 +28,7 @@ from featkit.cli.console import (
 )
 from featkit.cli.interrupts import in_background
 from featkit.cli.named import each_once, named_pictures
+from featkit.cli.options import refuse_no_jobs
 from featkit.configs import from_options
 from featkit.errors import OutputError, UsageError
 from featkit.images import DecodeOptions
@@ -134,8 +135,7 @@ def _status(paths: Sequence[str], stitched: Stitched) -> int:
 def _refuse_strange_combinations(request: Request) -> None:
     if request.output is None:
         raise UsageError("-o says where the panorama goes, and is missing", hint=_EXAMPLE)
-    if request.jobs is not None and request.jobs < 1:
-        raise UsageError("--jobs must be at least 1", hint="leave it out for one worker a processor")
+    refuse_no_jobs(request.jobs)
     if request.nul and request.files_from is None and "-" not in request.pictures:
         raise UsageError("-0 is about a list, and there is none", hint="give one by --files-from or -")
     if request.to_stdout:
