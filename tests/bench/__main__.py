@@ -1,9 +1,22 @@
 """Every measured table of the README: python -m tests.bench [--data FOLDER].
 
-About two hours on two cores.
+Some four hours on two cores.
 """
 
-from tests.bench import accuracy, colmap, commands, degenerate, matcher, memory, oblique, stitching, verdicts
+from tests.bench import (
+    accuracy,
+    classifying,
+    colmap,
+    commands,
+    degenerate,
+    heads,
+    hog_rate,
+    matcher,
+    memory,
+    oblique,
+    stitching,
+    verdicts,
+)
 from tests.bench.report import data_folder, print_environment
 
 folder = data_folder(__doc__)
@@ -13,3 +26,6 @@ for part in (accuracy, matcher, commands, verdicts, degenerate, colmap):
 oblique.main(folder, count=10, efforts=("fast", "normal", "wide"))
 memory.main()
 stitching.main(folder)
+hog_rate.main()
+heads.main(folder)
+classifying.main(folder, hand=True)

