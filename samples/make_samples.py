@@ -22,6 +22,7 @@ import scipy.ndimage
 import skimage
 import sklearn
 from PIL import Image
+from sklearn.datasets import load_digits
 
 Matrix = npt.NDArray[np.float64]
 
@@ -32,6 +33,9 @@ ORIGINALS = {
     "chelsea.png": Path(skimage.__file__).parent / "data" / "chelsea.png",
     "camera.png": Path(skimage.__file__).parent / "data" / "camera.png",
 }
+
+#: Of scikit-learn's handwritten digits, 178 or so of each.
+DIGITS_EACH = 30
 
 #: Samples per pixel and axis: a pixel of a view is the mean over its area, not the value at one point.
 SUPERSAMPLING = 3
@@ -197,8 +201,19 @@ def truths() -> dict[str, Matrix]:
     return {**matrices, "china-left_to_china-right.txt": left_to_right / left_to_right[2, 2]}
 
 
+def write_digits(folder: Path) -> None:
+    """A folder a digit, as `featkit classify` takes them: black on white, as they were written."""
+    digits = load_digits()
+    for digit in range(10):
+        (folder / str(digit)).mkdir(parents=True, exist_ok=True)
+        for number, grey in enumerate(digits.images[digits.target == digit][:DIGITS_EACH]):
+            values = 255 - np.round(grey * (255 / 16)).astype(np.uint8)
+            Image.fromarray(values).save(folder / str(digit) / f"{number:02}.png", optimize=True)
+
+
 def main(folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
+    write_digits(folder / "digits")
     for name, source in ORIGINALS.items():
         shutil.copyfile(source, folder / name)
     for view in VIEWS:

@@ -60,6 +60,14 @@ def test_the_first_command_prints_what_is_shown(checkout: Path) -> None:
     assert (checkout / "matches.png").stat().st_size > 100_000
 
 
+def test_learning_digits_prints_what_is_shown(checkout: Path) -> None:
+    [command] = [line for line in COMMANDS if line.startswith("featkit classify")]
+    [shown] = [text for language, text in BLOCKS if language == "" and "95 % interval" in text]
+    printed = shell(f"{command} --force", checkout).stdout
+    assert shown.endswith("…\n")
+    assert printed.startswith(shown.removesuffix("…\n"))
+
+
 def test_the_python_example_runs(checkout: Path) -> None:
     example = next(text for language, text in BLOCKS if language == "python")
     run = subprocess.run([sys.executable, "-c", example], capture_output=True, text=True, cwd=checkout)
