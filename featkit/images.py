@@ -30,7 +30,8 @@ import numpy as np
 import numpy.typing as npt
 
 from featkit import containers
-from featkit.containers import Header, PngHeader, PnmHeader, TiffHeader
+from featkit.containers import exif, tiff
+from featkit.containers.headers import Header, PngHeader, PnmHeader, TiffHeader
 from featkit.errors import (
     FeatkitError,
     ImageDamaged,
@@ -385,14 +386,14 @@ def _decode_deep_tiff(header: TiffHeader, stripped: bytes, options: DecodeOption
     samples = _decode_with_opencv(header, stripped)
     if samples.shape[2] != header.channels:
         raise ImageDamaged("it is damaged: its pixels do not have the samples that its header declares")
-    if header.extra == containers.PREMULTIPLIED_ALPHA:
+    if header.extra == tiff.PREMULTIPLIED_ALPHA:
         raise ImageUnsupported("its deep colours are multiplied by alpha", hint="save it with straight alpha first")
     if header.samples == "float":
         return _three_channels(_to_range(samples[..., :3], _float_range(options)))
-    if header.extra == containers.STRAIGHT_ALPHA:
+    if header.extra == tiff.STRAIGHT_ALPHA:
         return _on_white(samples)
     pixels = _three_channels(_to_8_bits(np.ascontiguousarray(samples[..., :3])))
-    return 255 - pixels if header.photometric == containers.WHITE_IS_ZERO else pixels
+    return 255 - pixels if header.photometric == tiff.WHITE_IS_ZERO else pixels
 
 
 # --- samples
@@ -491,28 +492,12 @@ def _plain_samples(body: bytes, shape: tuple[int, ...], *, digits: bool) -> npt.
 # --- camera
 
 
-_FULL_FRAME_DIAGONAL_MM = math.hypot(36, 24)
-_UNIT_MM = {2: 25.4, 3: 10.0, 4: 1.0, 5: 0.001}  # FocalPlaneResolutionUnit: inch, cm; mm, µm by extension
-
-
 def focal_length_px(data: bytes) -> float | None:
-    """The focal length in pixels of the full-size picture, from EXIF; None where it does not say.
-
-    FocalLengthIn35mmFilm compares diagonals (CIPA DCG-001); FocalLength with FocalPlaneXResolution needs no comparison,
-    but counts the camera's own pixels, so a picture that was resized since is allowed for by its PixelXDimension.
-    Raises what `measure` raises.
-    """
+    """The focal length in pixels of the full-size picture, from EXIF; None where it does not say. Raises what `measure`
+    raises."""
     with _errors_name(None):
         header = containers.inspect(data)
-    exif = header.exif
-    equivalent = exif.get(containers.FOCAL_LENGTH_35MM, 0)
-    if equivalent > 0:
-        return equivalent * math.hypot(header.width, header.height) / _FULL_FRAME_DIAGONAL_MM
-    focal, resolution = exif.get(containers.FOCAL_LENGTH, 0), exif.get(containers.FOCAL_PLANE_X_RESOLUTION, 0)
-    unit = _UNIT_MM.get(int(exif.get(containers.FOCAL_PLANE_RESOLUTION_UNIT, 2)), 0)
-    if focal > 0 and resolution > 0 and unit > 0:
-        return focal / unit * resolution * header.width / (exif.get(containers.EXIF_WIDTH, 0) or header.width)
-    return None
+    return exif.focal_length_px(header.exif, header.width, header.height)
 
 
 # --- sizes and colours

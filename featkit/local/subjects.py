@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from featkit import containers, images
-from featkit.containers import PngHeader
+from featkit.containers.headers import PngHeader
 from featkit.errors import ImageUnsupported, InputError, UsageError
 from featkit.images import DecodeOptions, Pixels
 

@@ -46,6 +46,9 @@ _Scalar = TypeVar("_Scalar", bound=np.generic)
 _NO_DATE = (1980, 1, 1, 0, 0, 0)
 _UNIX = 3
 _NPY_VERSION = (1, 0)
+# What zipfile and numpy raise for bytes that are no archive, or not whole: RuntimeError for an encrypted entry, and so
+# NotImplementedError for a method of compression that there is not.
+_UNREADABLE = (zipfile.BadZipFile, OSError, ValueError, EOFError, RuntimeError)
 
 
 class Writer:
@@ -106,7 +109,7 @@ class Writer:
 def check(path: Path, findings: Findings) -> None:
     try:
         archive = zipfile.ZipFile(path)
-    except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError, EOFError) as error:
+    except _UNREADABLE as error:
         raise damaged("is no .npz file, or is cut short", path) from error
     with archive:
         _Checker(path, archive, findings).run()
@@ -189,7 +192,7 @@ class _Checker:
             return None
         try:
             array = _parse(self._archive.read(entry))
-        except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError, EOFError, RuntimeError) as error:
+        except _UNREADABLE as error:
             self._findings.add(f"{key} is damaged: {error}")
             return None
         fits = len(array.shape) == len(shape) and all(
