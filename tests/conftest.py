@@ -153,3 +153,42 @@ def on_terminal(folder: Path, *arguments: str, stdout: str | None = None, **envi
         pass
     os.close(reader)
     return process.wait(), shown.decode()
+
+
+#: Of a command line that is refused: exit status, stderr, names of the files it made.
+Refusal = tuple[int, str, list[str]]
+
+
+def tried(lines: Sequence[str], folder: Path, cache: Path) -> dict[str, Refusal]:
+    """What comes of each command line, tried one after the other by one process, in a folder."""
+    program = """if True:
+        import contextlib, io, json, os, sys
+        from featkit.cli.app import run
+        found = {}
+        for line in json.load(sys.stdin):
+            before = set(os.listdir())
+            with contextlib.redirect_stderr(io.StringIO()) as errors, contextlib.redirect_stdout(io.StringIO()):
+                status = run(line.split())
+            found[line] = status, errors.getvalue(), sorted(set(os.listdir()) - before)
+        print(json.dumps(found))
+    """
+    run = subprocess.run(
+        [sys.executable, "-W", "error", "-c", program],
+        input=json.dumps(list(lines)).encode(),
+        capture_output=True,
+        cwd=folder,
+        env={**os.environ, "FEATKIT_CACHE": str(cache)},
+        timeout=300,
+    )
+    assert run.returncode == 0, run.stderr.decode()
+    return {line: (status, errors, made) for line, (status, errors, made) in json.loads(run.stdout).items()}
+
+
+class Trap:
+    """Whoever unpickles it makes a file."""
+
+    def __init__(self, sprung: Path) -> None:
+        self.sprung = sprung
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Path.touch, (self.sprung,)

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pytest
+from conftest import Trap
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
@@ -213,14 +214,6 @@ def test_two_arrays_of_one_name_are_refused() -> None:
     with pytest.warns(UserWarning, match="Duplicate name"):
         payload = zipped(("x.npy", member), ("x.npy", member))
     assert_refused_without_memory(payload)
-
-
-class Trap:
-    def __init__(self, sprung: Path) -> None:
-        self.sprung = sprung
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return Path.touch, (self.sprung,)
 
 
 def test_a_pickle_is_not_loaded(tmp_path: Path) -> None:

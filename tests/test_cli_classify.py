@@ -10,7 +10,6 @@ import re
 import shutil
 import signal
 import subprocess
-import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +17,7 @@ from typing import Any, NoReturn
 
 import numpy as np
 import pytest
-from conftest import FEATKIT, Run, complaint_of, on_terminal, records_of
+from conftest import FEATKIT, Refusal, Run, complaint_of, on_terminal, records_of, tried
 from textures import KINDS, save_textures
 
 from featkit.cli.classify_run import SOME_FAILED
@@ -367,7 +366,7 @@ STRANGE = {
 
 
 @pytest.fixture(scope="session")
-def refusals(learned: Learned, tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[int, str, list[str]]]:
+def refusals(learned: Learned, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Refusal]:
     """Of every strange command line, tried one after the other by one process: exit status, stderr, files made."""
     folder = tmp_path_factory.mktemp("strange")
     shutil.copytree(learned.folder / "data", folder / "data")
@@ -383,36 +382,14 @@ def refusals(learned: Learned, tmp_path_factory: pytest.TempPathFactory) -> dict
     (folder / "written").mkdir()
     for name in ("old.fk", "old.png", "written/index.html"):
         (folder / name).write_bytes(b"precious")
-    program = """if True:
-        import contextlib, io, json, os, sys
-        from featkit.cli.app import run
-        found = {}
-        for line in json.load(sys.stdin):
-            before = set(os.listdir())
-            with contextlib.redirect_stderr(io.StringIO()) as errors, contextlib.redirect_stdout(io.StringIO()):
-                status = run(["classify", *line.split()])
-            found[line] = status, errors.getvalue(), sorted(set(os.listdir()) - before)
-        print(json.dumps(found))
-    """
-    run = subprocess.run(
-        [sys.executable, "-W", "error", "-c", program],
-        input=json.dumps(list(STRANGE)).encode(),
-        capture_output=True,
-        cwd=folder,
-        env={**os.environ, "FEATKIT_CACHE": str(learned.cache)},
-        timeout=300,
-    )
-    assert run.returncode == 0, run.stderr.decode()
+    found = tried([f"classify {line}" for line in STRANGE], folder, learned.cache)
     for name in ("old.fk", "old.png", "written/index.html"):
         assert (folder / name).read_bytes() == b"precious"
-    found: dict[str, tuple[int, str, list[str]]] = json.loads(run.stdout)
-    return found
+    return {line.removeprefix("classify "): refusal for line, refusal in found.items()}
 
 
 @pytest.mark.parametrize("arguments", STRANGE)
-def test_what_makes_no_sense_is_refused_with_a_hint(
-    refusals: dict[str, tuple[int, str, list[str]]], arguments: str
-) -> None:
+def test_what_makes_no_sense_is_refused_with_a_hint(refusals: dict[str, Refusal], arguments: str) -> None:
     status, errors, made = refusals[arguments]
 
     assert status == 2
@@ -423,7 +400,7 @@ def test_what_makes_no_sense_is_refused_with_a_hint(
     assert made == []
 
 
-def test_what_is_allowed_is_listed(refusals: dict[str, tuple[int, str, list[str]]]) -> None:
+def test_what_is_allowed_is_listed(refusals: dict[str, Refusal]) -> None:
     for arguments, known in {"data --classifier tree": CLASSIFIERS, "data --features sift": MAKERS}.items():
         assert refusals[arguments][1].endswith(f": {', '.join(known)}\n")
 

@@ -11,7 +11,6 @@ import re
 import shutil
 import signal
 import subprocess
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,7 +18,7 @@ from typing import Any
 import numpy as np
 import pytest
 from bad_pictures import as_stored, exif, pillow
-from conftest import FEATKIT, Run, complaint_of, on_terminal, records_of
+from conftest import FEATKIT, Refusal, Run, complaint_of, on_terminal, records_of, tried
 from textures import KINDS, save_textures, texture
 
 from featkit.cli.predict_run import ALL_FAILED, SOME_FAILED
@@ -288,7 +287,7 @@ PLAIN = ("there is no such file", "there is no such folder", "this is a folder",
 
 
 @pytest.fixture(scope="session")
-def refusals(trained: Trained, tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[int, str, list[str]]]:
+def refusals(trained: Trained, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Refusal]:
     """Of every strange command line, tried one after the other by one process: exit status, stderr, files made."""
     folder = tmp_path_factory.mktemp("strange")
     shutil.copytree(trained.folder / "test", folder / "test")
@@ -310,34 +309,11 @@ def refusals(trained: Trained, tmp_path_factory: pytest.TempPathFactory) -> dict
     write_model(folder / "strange.fk", config, arrays, force=False)
     (folder / "written").mkdir()
     (folder / "written" / "index.html").touch()
-    program = """if True:
-        import contextlib, io, json, os, sys
-        from featkit.cli.app import run
-        found = {}
-        for line in json.load(sys.stdin):
-            before = set(os.listdir())
-            with contextlib.redirect_stderr(io.StringIO()) as errors, contextlib.redirect_stdout(io.StringIO()):
-                status = run(line.split())
-            found[line] = status, errors.getvalue(), sorted(set(os.listdir()) - before)
-        print(json.dumps(found))
-    """
-    run = subprocess.run(
-        [sys.executable, "-W", "error", "-c", program],
-        input=json.dumps(list(STRANGE)).encode(),
-        capture_output=True,
-        cwd=folder,
-        env={**os.environ, "FEATKIT_CACHE": str(trained.cache)},
-        timeout=300,
-    )
-    assert run.returncode == 0, run.stderr.decode()
-    found: dict[str, tuple[int, str, list[str]]] = json.loads(run.stdout)
-    return found
+    return tried(STRANGE, folder, trained.cache)
 
 
 @pytest.mark.parametrize("arguments", STRANGE)
-def test_what_makes_no_sense_is_refused_with_a_hint(
-    refusals: dict[str, tuple[int, str, list[str]]], arguments: str
-) -> None:
+def test_what_makes_no_sense_is_refused_with_a_hint(refusals: dict[str, Refusal], arguments: str) -> None:
     status, errors, made = refusals[arguments]
 
     assert status == 2

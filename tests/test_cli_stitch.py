@@ -20,7 +20,7 @@ from typing import Any, NoReturn
 import numpy as np
 import pytest
 from bad_pictures import as_stored, deep_png, exif, pillow
-from conftest import FEATKIT, Run, complaint_of, on_terminal, records_of
+from conftest import FEATKIT, Refusal, Run, complaint_of, on_terminal, records_of, tried
 from PIL import Image
 from rendered_views import COPY, CUT, FLAT, SIZE, STRANGER, TURNED, make_album
 from scipy.ndimage import label
@@ -462,7 +462,7 @@ STRANGE = {
 
 
 @pytest.fixture(scope="session")
-def refusals(stitched: Stitching, tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[int, str, list[str]]]:
+def refusals(stitched: Stitching, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Refusal]:
     """Of every strange command line, tried one after the other by one process: exit status, stderr, files made."""
     folder = tmp_path_factory.mktemp("strange")
     for path in stitched.folder.glob("*.jpg"):
@@ -475,34 +475,13 @@ def refusals(stitched: Stitching, tmp_path_factory: pytest.TempPathFactory) -> d
     (folder / "empty").mkdir()
     (folder / "drawn").mkdir()
     (folder / "drawn" / "seams-1.jpg").touch()
-    program = """if True:
-        import contextlib, io, json, os, sys
-        from featkit.cli.app import run
-        found = {}
-        for line in json.load(sys.stdin):
-            before = set(os.listdir())
-            with contextlib.redirect_stderr(io.StringIO()) as errors, contextlib.redirect_stdout(io.StringIO()):
-                status = run(["stitch", *line.split()])
-            found[line] = status, errors.getvalue(), sorted(set(os.listdir()) - before)
-        print(json.dumps(found))
-    """
-    run = subprocess.run(
-        [sys.executable, "-W", "error", "-c", program],
-        input=json.dumps(list(STRANGE)).encode(),
-        capture_output=True,
-        cwd=folder,
-        env={**os.environ, "FEATKIT_CACHE": str(stitched.cache)},
-        timeout=300,
-    )
-    assert run.returncode == 0, run.stderr.decode()
+    found = tried([f"stitch {line}" for line in STRANGE], folder, stitched.cache)
     assert (folder / "old.jpg").read_bytes() == b"\xff\xd8precious"
-    return json.loads(run.stdout)
+    return {line.removeprefix("stitch "): refusal for line, refusal in found.items()}
 
 
 @pytest.mark.parametrize("arguments", STRANGE)
-def test_what_makes_no_sense_is_refused_with_a_hint(
-    refusals: dict[str, tuple[int, str, list[str]]], arguments: str
-) -> None:
+def test_what_makes_no_sense_is_refused_with_a_hint(refusals: dict[str, Refusal], arguments: str) -> None:
     status, errors, made = refusals[arguments]
 
     assert status == 2
@@ -514,7 +493,7 @@ def test_what_makes_no_sense_is_refused_with_a_hint(
     assert made == []
 
 
-def test_what_is_allowed_is_listed(refusals: dict[str, tuple[int, str, list[str]]]) -> None:
+def test_what_is_allowed_is_listed(refusals: dict[str, Refusal]) -> None:
     for option, known in {"--model sphere": MODELS, "--projection sphere": PROJECTIONS, "--seams cut": SEAMS}.items():
         assert refusals[f"{PHOTOS} -o x.jpg {option}"][1].endswith(f"hint: choose one of: {', '.join(known)}\n")
 

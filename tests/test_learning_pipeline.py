@@ -24,8 +24,9 @@ from featkit.learning.ablation import Trial, ablate_steps
 from featkit.learning.heads import CLASSIFIERS, Classifier
 from featkit.learning.model import Prediction
 from featkit.learning.model_files import read_model, write_model
-from featkit.learning.pipeline import Classified, Progress, classify, classify_steps, evaluate_steps
+from featkit.learning.pipeline import Classified, classify, classify_steps, evaluate_steps
 from featkit.learning.training import Training
+from featkit.progress import Progress
 
 SIZE = (24, 24)
 

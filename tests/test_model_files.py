@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pytest
+from conftest import Trap
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
@@ -276,14 +277,6 @@ def test_what_is_no_model_is_told_how_one_is_made(path: Path, content: bytes) ->
 
 
 # Files that were made to deceive
-
-
-class Trap:
-    def __init__(self, sprung: Path) -> None:
-        self.sprung = sprung
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return Path.touch, (self.sprung,)
 
 
 def test_a_pickle_with_a_right_checksum_is_not_loaded(path: Path, tmp_path: Path) -> None:

@@ -40,9 +40,10 @@ from featkit.learning.ablation import Trial, ablate_steps
 from featkit.learning.config import ClassifyConfig
 from featkit.learning.evaluation import Evaluation
 from featkit.learning.model import Model, load_model
-from featkit.learning.pipeline import Classified, Progress, classify_steps, evaluate_steps, to_test_on
+from featkit.learning.pipeline import Classified, classify_steps, evaluate_steps, to_test_on
 from featkit.learning.report import Table, check_report, write_report
 from featkit.opencv import cv2
+from featkit.progress import Progress
 from featkit.records import check_writable, error_record, printable
 
 SOME_FAILED = 1

@@ -34,10 +34,10 @@ from featkit.errors import OutputError, UsageError
 from featkit.images import DecodeOptions
 from featkit.local.pipeline import usable_processors
 from featkit.opencv import cv2
+from featkit.progress import Progress
 from featkit.records import check_writable, error_record, printable
 from featkit.stitching.config import StitchConfig
 from featkit.stitching.diagrams import check_diagrams, write_diagrams
-from featkit.stitching.matching import Progress
 from featkit.stitching.panorama import Panorama
 from featkit.stitching.pipeline import Stitched, stitch_steps
 from featkit.stitching.poses import Poses, read_poses, write_poses

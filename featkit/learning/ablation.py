@@ -17,7 +17,6 @@ from featkit.extraction.makers import MAKERS, Maker
 from featkit.learning.config import ClassifyConfig
 from featkit.learning.heads import CLASSIFIERS
 from featkit.learning.pipeline import (
-    Progress,
     Vectors,
     evaluated,
     fit_model,
@@ -28,6 +27,7 @@ from featkit.learning.pipeline import (
 )
 from featkit.learning.rows import allocate
 from featkit.local.pipeline import usable_processors
+from featkit.progress import Progress
 from featkit.records import record
 
 # What features are swapped for: those that take seconds where patches take minutes.

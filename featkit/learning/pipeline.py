@@ -29,6 +29,7 @@ from featkit.learning.reduction import Reduction, ReductionConfig, fit_reduction
 from featkit.learning.rows import allocate
 from featkit.learning.training import Training
 from featkit.local.pipeline import usable_processors
+from featkit.progress import Progress
 from featkit.sources import natural_key
 
 Floats = npt.NDArray[np.float32]
@@ -45,15 +46,6 @@ _SAMPLE, _SAMPLE_BYTES = 10_000, 128 << 20
 _FOLDS = 3
 _LARGEST_FOLD_ROWS = 8000
 _ROWS = 4096
-
-
-@dataclass(frozen=True)
-class Progress:
-    """What is being done, and how much of it is."""
-
-    stage: str
-    done: int
-    total: int
 
 
 @dataclass(frozen=True)

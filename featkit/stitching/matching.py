@@ -20,6 +20,7 @@ from featkit.local.pipeline import match_pairs
 from featkit.local.recent import Recent
 from featkit.local.results import Extracted, MatchResult
 from featkit.opencv import cv2
+from featkit.progress import Progress
 from featkit.stitching import ties
 from featkit.stitching.graph import components
 from featkit.stitching.photos import Source, read_unchanged
@@ -45,15 +46,6 @@ _PARTNERS = 14
 _NEIGHBOURS = 2
 # Of photos as they are compared: a hundred.
 _GRAY_BYTES = 100 << 20
-
-
-@dataclass(frozen=True)
-class Progress:
-    """What is being done, and how much of it is."""
-
-    stage: str
-    done: int
-    total: int
 
 
 @dataclass(frozen=True)

@@ -15,9 +15,10 @@ from featkit.cache import Cache, open_cache
 from featkit.configs import given
 from featkit.errors import FeatkitError, NothingJoined, UsageError
 from featkit.local.pipeline import usable_processors
+from featkit.progress import Progress
 from featkit.stitching import budget
 from featkit.stitching.config import StitchConfig
-from featkit.stitching.matching import Matched, Progress
+from featkit.stitching.matching import Matched
 from featkit.stitching.panorama import Panorama, prepare
 from featkit.stitching.poses import Poses, chosen
 from featkit.stitching.sorting import LeftOut, Sorted, sort_photos

@@ -17,11 +17,12 @@ from featkit.images import read_bytes
 from featkit.local import features
 from featkit.local import matching as local_matching
 from featkit.opencv import cv2
+from featkit.progress import Progress
 from featkit.records import record
 from featkit.stitching import ties
 from featkit.stitching.adjustment import Edge
 from featkit.stitching.config import StitchConfig
-from featkit.stitching.matching import FEWEST_AGREEING, Matched, Progress, compare_all
+from featkit.stitching.matching import FEWEST_AGREEING, Matched, compare_all
 from featkit.stitching.photos import Source
 from featkit.stitching.placing import Placement, place
 from featkit.stitching.poses import Pair, Poses, from_bytes, to_bytes
