@@ -74,11 +74,11 @@ def read_dataset(name: str) -> Dataset:
     """
     if os.path.isdir(name):  # noqa: PTH112 - Path("") is the current folder
         return _read_folder(name)
+    if not os.path.lexists(name):
+        raise FileMissing("there is no such folder or CSV file", path=name)
     if name.lower().endswith(".csv"):
         return _read_table(name)
-    if os.path.lexists(name):
-        raise DatasetMalformed("this is neither a folder nor a CSV file", path=name, hint=_LAYOUT)
-    raise FileMissing("there is no such folder or CSV file", path=name)
+    raise DatasetMalformed("this is neither a folder nor a CSV file", path=name, hint=_LAYOUT)
 
 
 def hold_out(split: Split, share: float, seed: int) -> tuple[Split, Split]:

@@ -538,6 +538,22 @@ def resize(pixels: Pixels, scale: float) -> Pixels:
     return np.asarray(cv2.resize(pixels, None, fx=scale, fy=scale, interpolation=method), np.uint8)
 
 
+def fit_to(pixels: Pixels, size: tuple[int, int]) -> Pixels:
+    """uint8 H×W×3 stretched to (width, height), whatever its own proportions: the one rule for pictures of all sizes.
+
+    A side that becomes shorter is averaged over areas, then one that becomes longer is interpolated, bicubic.
+    """
+    from featkit.opencv import cv2
+
+    height, width = pixels.shape[:2]
+    smaller = min(width, size[0]), min(height, size[1])
+    if smaller != (width, height):
+        pixels = np.asarray(cv2.resize(pixels, smaller, interpolation=cv2.INTER_AREA), np.uint8)
+    if smaller != size:
+        pixels = np.asarray(cv2.resize(pixels, size, interpolation=cv2.INTER_CUBIC), np.uint8)
+    return pixels
+
+
 def scaling(scale: float) -> npt.NDArray[np.float64]:
     """3×3: pixels of a picture to pixels of the same resized by `scale`, as `rescale_points` has them."""
     shift = (scale - 1) / 2

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from typing import TypeVar
+
+_Result = TypeVar("_Result")
 
 
 @dataclass(frozen=True)
@@ -12,3 +16,13 @@ class Progress:
     stage: str
     done: int
     total: int
+
+
+def followed(steps: Iterable[Progress | _Result], show: Callable[[str, int, int], None] | None = None) -> _Result:
+    """The result of some steps: the first that is no progress. show: told the stage, what is done, and of how much."""
+    for step in steps:
+        if not isinstance(step, Progress):
+            return step
+        if show is not None:
+            show(step.stage, step.done, step.total)
+    raise AssertionError("the last step is the result")

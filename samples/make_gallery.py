@@ -4,8 +4,8 @@ import subprocess
 from pathlib import Path
 
 from featkit import images
-from featkit.classical.hog import HogConfig, draw_hog
-from featkit.extraction.engine import fit_to
+from featkit.classical.hog import HogConfig
+from featkit.classical.hog_drawing import draw_hog
 
 SAMPLES = Path(__file__).resolve().parent
 
@@ -16,7 +16,7 @@ def main(folder: Path = SAMPLES / "gallery") -> None:
     drawn = ["--draw", folder / "matches.jpg", "--draw-warp", folder / "overlay.jpg", "--force"]
     subprocess.run(["featkit", "match", *pair, *drawn], check=True)
     subprocess.run(["featkit", "stitch", *pair, "-o", folder / "panorama.jpg", "--force"], check=True)
-    seen = fit_to(images.load(SAMPLES / "camera.png").pixels, (192, 192))
+    seen = images.fit_to(images.load(SAMPLES / "camera.png").pixels, (192, 192))
     images.save(folder / "hog.jpg", draw_hog(seen, HogConfig(cells=12)), force=True)
 
 

@@ -33,7 +33,7 @@ from featkit.errors import (
     UsageError,
 )
 from featkit.extraction import engine
-from featkit.extraction.engine import Rows, common_size, extract, fit_to, sample_pictures
+from featkit.extraction.engine import Rows, common_size, extract, sample_pictures
 from featkit.extraction.makers import ClassicalMaker, Maker, make
 from featkit.images import DecodeOptions
 
@@ -175,7 +175,7 @@ class TestExtract:
         paths = write(tmp_path, 4, [SIZE, (40, 32), (5, 40), (1, 1)])
         (rows,) = rows_of(paths)
         for path, vector in zip(paths, rows.views[0], strict=True):
-            np.testing.assert_array_equal(vector, fit_to(images.load(path).pixels, SIZE).ravel())
+            np.testing.assert_array_equal(vector, images.fit_to(images.load(path).pixels, SIZE).ravel())
 
     def test_pictures_are_upright(self, tmp_path: Path) -> None:
         """6: the camera was held upright, and the file lies on its side."""
@@ -496,42 +496,42 @@ class TestThreads:
 class TestFitTo:
     def test_of_its_own_size_it_stays_as_it_is(self) -> None:
         picture = noise(8, 10, 0)
-        assert fit_to(picture, SIZE) is picture
+        assert images.fit_to(picture, SIZE) is picture
 
     def test_smaller_is_the_mean_over_areas(self) -> None:
         picture = noise(24, 40, 0)
         expected = picture.reshape(8, 3, 10, 4, 3).mean((1, 3))
-        np.testing.assert_allclose(fit_to(picture, SIZE), expected, rtol=0, atol=0.51)
+        np.testing.assert_allclose(images.fit_to(picture, SIZE), expected, rtol=0, atol=0.51)
 
     def test_larger_goes_through_what_is_there(self) -> None:
         """Three times as large, every third pixel lies on one of the old; between two it is no line (bicubic)."""
         picture = noise(8, 10, 0)
-        found = fit_to(picture, (30, 24))
+        found = images.fit_to(picture, (30, 24))
         np.testing.assert_allclose(found[1::3, 1::3].astype(int), picture, rtol=0, atol=1)
         ramp = np.repeat(np.arange(0, 200, 20, dtype=np.uint8)[None, :, None], 3, 2)
-        inner = fit_to(np.ascontiguousarray(ramp), (100, 1))[0, 20:80, 0].astype(float)
+        inner = images.fit_to(np.ascontiguousarray(ramp), (100, 1))[0, 20:80, 0].astype(float)
         np.testing.assert_allclose(inner, (np.arange(20, 80) + 0.5) * 2 - 10, rtol=0, atol=1)
 
     def test_each_side_has_its_own_scale(self) -> None:
         """Stripes of one pixel across, which a smaller width averages however much taller the picture becomes."""
         stripes = np.zeros((5, 64, 3), np.uint8)
         stripes[:, ::2] = 200
-        found = fit_to(stripes, (8, 50))
+        found = images.fit_to(stripes, (8, 50))
         assert found.shape == (50, 8, 3)
         np.testing.assert_allclose(found, 100, rtol=0, atol=1)
 
     @given(*(st.integers(1, 40) for _ in range(4)), st.integers(0, 255), st.integers(0, 1 << 16))
     @settings(max_examples=200, deadline=None, derandomize=True)
     def test_of_any_size(self, height: int, width: int, new_height: int, new_width: int, level: int, seed: int) -> None:
-        found = fit_to(noise(height, width, seed), (new_width, new_height))
+        found = images.fit_to(noise(height, width, seed), (new_width, new_height))
         assert (found.shape, found.dtype) == ((new_height, new_width, 3), np.uint8)
-        flat = fit_to(np.full((height, width, 3), level, np.uint8), (new_width, new_height))
+        flat = images.fit_to(np.full((height, width, 3), level, np.uint8), (new_width, new_height))
         assert np.ptp(flat) == 0
         assert flat[0, 0, 0] == level
 
     def test_of_a_very_long_picture(self) -> None:
         picture = np.broadcast_to(np.uint8(77), (2, 70_000, 3))
-        assert (fit_to(np.ascontiguousarray(picture), (16, 16)) == 77).all()
+        assert (images.fit_to(np.ascontiguousarray(picture), (16, 16)) == 77).all()
 
 
 class TestSamplePictures:
@@ -539,7 +539,7 @@ class TestSamplePictures:
         paths = write(tmp_path, 20, [SIZE, (20, 16)])
         found = sample_pictures(paths, SIZE, 15, 0, images.DEFAULTS)
         assert (found.shape, found.dtype) == ((15, 8, 10, 3), np.uint8)
-        all_of_them = {fit_to(images.load(path).pixels, SIZE).tobytes() for path in paths}
+        all_of_them = {images.fit_to(images.load(path).pixels, SIZE).tobytes() for path in paths}
         sample = {picture.tobytes() for picture in found}
         assert len(sample) == 15
         assert sample < all_of_them

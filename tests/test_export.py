@@ -20,9 +20,8 @@ from sklearn.utils.validation import check_is_fitted
 
 import featkit.classical
 from featkit.errors import UsageError
-from featkit.extraction.engine import fit_to
 from featkit.extraction.makers import Maker, make
-from featkit.images import load
+from featkit.images import fit_to, load
 from featkit.learning.export import to_sklearn
 from featkit.learning.kernel import KernelConfig, fit_kernel
 from featkit.learning.linear import LinearConfig, fit_linear

@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from featkit.classical.hog import HogConfig, draw_hog
+from featkit.classical.hog import HogConfig
+from featkit.classical.hog_drawing import draw_hog
 from featkit.errors import UsageError
 
 

@@ -27,7 +27,7 @@ FLOORS = [
     {"local", "classical", "deep"},
     {"datasets"},
     {"images", "canvas", "sources", "cache"},
-    {"records", "progress", "files", "arrays", "containers", "configs", "opencv"},
+    {"records", "progress", "processors", "files", "arrays", "containers", "configs", "opencv"},
     {"errors"},
 ]
 

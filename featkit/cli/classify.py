@@ -55,7 +55,8 @@ def command(
         typer.Option(
             "--size",
             metavar="WxH",
-            help="Bring pictures to this size, stretched (their own if all are of one, 16 to 64 pixels; else 128x128).",
+            help="Bring pictures to this size, stretched (their own if all are of one, up to 64 pixels, tiny ones "
+            "enlarged; else 128x128).",
         ),
     ] = None,
     reduce: Annotated[

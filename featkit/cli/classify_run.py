@@ -6,7 +6,7 @@ import os
 import re
 import sys
 import time
-from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 
 from featkit import images
 from featkit.cache import Cache, open_cache
-from featkit.classical.hog import draw_hog
+from featkit.classical.hog_drawing import draw_hog
 from featkit.cli.console import (
     Stages,
     copy_to_stdout,
@@ -29,21 +29,20 @@ from featkit.cli.console import (
     stages,
 )
 from featkit.cli.interrupts import in_background
-from featkit.cli.options import refuse_no_jobs
 from featkit.configs import from_options
 from featkit.datasets import Dataset, read_dataset
 from featkit.errors import FeatkitError, UsageError
-from featkit.extraction.engine import fit_to
 from featkit.extraction.makers import ClassicalMaker
 from featkit.images import DecodeOptions
 from featkit.learning.ablation import Trial, ablate_steps
 from featkit.learning.config import ClassifyConfig
-from featkit.learning.evaluation import Evaluation
+from featkit.learning.evaluation import Evaluation, percent
 from featkit.learning.model import Model, load_model
-from featkit.learning.pipeline import Classified, classify_steps, evaluate_steps, to_test_on
+from featkit.learning.pipeline import classify_steps, evaluate_steps, to_test_on
 from featkit.learning.report import Table, check_report, write_report
 from featkit.opencv import cv2
-from featkit.progress import Progress
+from featkit.processors import threads
+from featkit.progress import Progress, followed
 from featkit.records import check_writable, error_record, printable
 
 SOME_FAILED = 1
@@ -93,7 +92,7 @@ def run(request: Request, **options: Any) -> int:
     cache = open_cache(request.use_cache)
     steps = in_background(classify_steps(dataset, config, test=test, cache=cache, jobs=request.jobs))
     with stages(wanted=progress_wanted(quiet=request.quiet, json=request.json)) as show, closing(steps):
-        found = _followed(steps, Classified, show)
+        found = followed(steps, show)
         for note in found.notes:
             print_warning(note)
         _print_failures(found.failures, json=request.json)
@@ -104,7 +103,7 @@ def run(request: Request, **options: Any) -> int:
                 record = {**more, "model": request.output}
                 _print(found.evaluation, request.json, record, to_stdout=not request.to_stdout)
             drawn = _draw_hog(request, found.model, found.evaluation.paths[0])
-            tables = [_ablate(request, dataset, test, config, cache, show)] if request.ablate else []
+            tables = [_ablate(request, dataset, test, config, found.model, cache, show)] if request.ablate else []
             if request.report is not None:
                 _report(
                     Path(request.report),
@@ -146,7 +145,7 @@ def evaluate(
     quiet: bool,
 ) -> int:
     """Test a model and report; returns the exit status."""
-    refuse_no_jobs(jobs)
+    threads(jobs)
     if report is not None:
         check_report(Path(report), force=force)
     loaded = load_model(model)
@@ -157,7 +156,7 @@ def evaluate(
         evaluate_steps(loaded, to_test_on(dataset), decode=decode, cache=open_cache(use_cache), jobs=jobs)
     )
     with stages(wanted=progress_wanted(quiet=quiet, json=json)) as show, closing(steps):
-        evaluation, failed = _followed(steps, tuple, show)
+        evaluation, failed = followed(steps, show)
         failures = (*dataset.failures, *failed)
         _print_failures(failures, json=json)
         seconds = {"test": time.perf_counter() - start}
@@ -165,15 +164,6 @@ def evaluate(
         if report is not None:
             _report(Path(report), evaluation, loaded, data, decode=decode, force=force, show=show)
     return SOME_FAILED if failures else 0
-
-
-def _followed(steps: Generator[Progress | _Result, None, None], kind: type[_Result], show: Stages) -> _Result:
-    for step in steps:
-        if isinstance(step, Progress):
-            show(step.stage, step.done, step.total)
-        else:
-            return step
-    raise AssertionError("the last step is the result")
 
 
 # --- options
@@ -217,7 +207,7 @@ def _number(text: str) -> float:
 
 
 def _refuse_strange_combinations(request: Request, config: ClassifyConfig) -> None:
-    refuse_no_jobs(request.jobs)
+    threads(request.jobs)
     if request.to_stdout:
         if request.json:
             raise UsageError("-o - and --json both want stdout", hint="give -o FILE")
@@ -275,7 +265,7 @@ def _draw_hog(request: Request, model: Model, path: str) -> list[tuple[str, byte
     maker = model.maker
     assert isinstance(maker, ClassicalMaker)
     assert maker.hog is not None
-    drawn = draw_hog(fit_to(images.load(path, request.decode).pixels, maker.size), maker.hog)
+    drawn = draw_hog(images.fit_to(images.load(path, request.decode).pixels, maker.size), maker.hog)
     images.save(request.visualize_hog, drawn, force=request.force)
     return [(f"HOG of {path}", images.encode(drawn, ".png"))]
 
@@ -349,20 +339,16 @@ def _print(evaluation: Evaluation, json: bool, more: Mapping[str, Any], *, to_st
 def _lines(evaluation: Evaluation) -> Iterator[str]:
     low, high = evaluation.interval
     yield (
-        f"{_percent(evaluation.accuracy)} of {counted(len(evaluation.paths), 'picture')} right · 95 % interval "
-        f"{_percent(low)} to {_percent(high)} · {counted(len(evaluation.classes), 'class', 'classes')}"
+        f"{percent(evaluation.accuracy)} of {counted(len(evaluation.paths), 'picture')} right · 95 % interval "
+        f"{percent(low)} to {percent(high)} · {counted(len(evaluation.classes), 'class', 'classes')}"
     )
-    results = sorted(evaluation.per_class, key=lambda each: 2 if each.recall is None else each.recall)
+    results = evaluation.hardest_first
     width = max(len(printable(each.label)) for each in results[:_CLASSES_SHOWN])
     for each in results[:_CLASSES_SHOWN]:
-        found = "not tested" if each.recall is None else f"{_percent(each.recall):>7} of {each.count}"
+        found = "not tested" if each.recall is None else f"{percent(each.recall):>7} of {each.count}"
         yield f"  {printable(each.label):{width}}  {found}"
     if len(results) > _CLASSES_SHOWN:
         yield f"  and {counted(len(results) - _CLASSES_SHOWN, 'class', 'classes')} more, which --json has"
-
-
-def _percent(share: float) -> str:
-    return f"{share:.1%}".replace("%", " %")
 
 
 # --- ablation
@@ -372,11 +358,17 @@ _WIDTHS = (10, 22, 8, 8, 10, 15, 10, 11)
 
 
 def _ablate(
-    request: Request, dataset: Dataset, test: Dataset | None, config: ClassifyConfig, cache: Cache, show: Stages
+    request: Request,
+    dataset: Dataset,
+    test: Dataset | None,
+    config: ClassifyConfig,
+    model: Model,
+    cache: Cache,
+    show: Stages,
 ) -> Table:
     """Prints each trial as it comes."""
     rows = []
-    steps = in_background(ablate_steps(dataset, config, test=test, cache=cache, jobs=request.jobs))
+    steps = in_background(ablate_steps(dataset, config, test=test, maker=model.maker, cache=cache, jobs=request.jobs))
     if not request.json and not request.silent:
         _print_lines(["", _row(_COLUMNS)], to_stdout=not request.to_stdout)
     with closing(steps):
@@ -399,7 +391,7 @@ def _cells(trial: Trial) -> tuple[str, ...]:
     seconds = ("–" if each is None else f"{each:.2f}" for each in trial.cpu_seconds.values())
     difference = f"{100 * trial.difference:+.1f}" if trial.change else "–"
     spread = f"± {50 * (high - low):.1f}"
-    return trial.stage, trial.change, _percent(trial.accuracy), spread, difference, *seconds
+    return trial.stage, trial.change, percent(trial.accuracy), spread, difference, *seconds
 
 
 def _row(cells: Sequence[str]) -> str:

@@ -26,7 +26,6 @@ from featkit.cli.console import (
 )
 from featkit.cli.interrupts import held_back, in_background
 from featkit.cli.match_selection import Selection, is_scheme, select
-from featkit.cli.options import refuse_no_jobs
 from featkit.configs import from_options
 from featkit.errors import FeatkitError, FileUnreadable, OutputDamaged, UsageError
 from featkit.images import DecodeOptions, Pixels, check_extension, load, save
@@ -35,11 +34,12 @@ from featkit.local.explanation import explain
 from featkit.local.interchange import FORMATS, MatchWriter, check, open_writer
 from featkit.local.learned import DETECTORS as LEARNED_DETECTORS
 from featkit.local.pairing import global_descriptors, nearest_pairs
-from featkit.local.pipeline import match_pairs, usable_processors
+from featkit.local.pipeline import match_pairs
 from featkit.local.results import Extracted, MatchResult
 from featkit.local.subjects import Mask, Region, Subject, read_where
 from featkit.local.verdict import DOUBTFUL, NONE, RELIABLE
 from featkit.opencv import cv2
+from featkit.processors import threads
 from featkit.records import check_writable, error_record, printable, record
 
 SOME_FAILED = 1
@@ -163,7 +163,7 @@ def _refuse_strange_combinations(request: Request, config: MatchConfig, given: d
             f"--draw-warp needs a transformation, which --model {config.model} does not give",
             hint="use --model homography or affine",
         )
-    refuse_no_jobs(request.jobs)
+    threads(request.jobs)
     names_pairs = request.pairs is not None and not is_scheme(request.pairs)
     if request.nul and not names_pairs and request.files_from is None and "-" not in request.pictures:
         raise UsageError("-0 is about a list, and there is none", hint="give one by --files-from, --pairs or -")
@@ -226,7 +226,7 @@ def _parts(request: Request, selection: Selection) -> list[tuple[Subject, Subjec
 
 def _likely(selection: Selection, partners: int, request: Request, cache: Cache) -> Selection:
     """Of all pairs those of pictures that look alike; with a bar of its own, as each picture has to be looked at."""
-    jobs = request.jobs or usable_processors()
+    jobs = threads(request.jobs)
     described = in_background(global_descriptors(selection.pictures, request.decode, cache, jobs))
     wanted = progress_wanted(quiet=request.quiet, json=request.json)
     with closing(described):

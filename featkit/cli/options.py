@@ -50,9 +50,9 @@ def decode_options(max_pixels: int, frame: int | None, float_range: str | None) 
     return DecodeOptions(max_pixels, frame, None if float_range is None else _range(float_range))
 
 
-def refuse_no_jobs(jobs: int | None) -> None:
-    if jobs is not None and jobs < 1:
-        raise UsageError("--jobs must be at least 1", hint="leave it out for one worker a processor")
+def refuse_no_list(pictures: Sequence[str], files_from: str | None, nul: bool) -> None:
+    if nul and files_from is None and "-" not in pictures:
+        raise UsageError("-0 is about a list, and there is none", hint="give one by --files-from or -")
 
 
 def regions(given: Sequence[str]) -> tuple[Region | None, Region | None]:

@@ -11,11 +11,12 @@ from featkit.cache import open_cache
 from featkit.cli.console import print_error, print_line, print_record, progress_wanted, with_progress
 from featkit.cli.interrupts import in_background
 from featkit.cli.named import named_pictures
-from featkit.cli.options import refuse_no_jobs
+from featkit.cli.options import refuse_no_list
 from featkit.errors import FeatkitError, UsageError
 from featkit.images import DecodeOptions
 from featkit.learning.model import Prediction, load_model
 from featkit.opencv import cv2
+from featkit.processors import threads
 from featkit.records import error_record, printable
 
 SOME_FAILED = 1
@@ -49,9 +50,8 @@ def run(
         raise UsageError(f"--json and --format {form} are two formats", hint="leave one of them out")
     if top is not None and top < 1:
         raise UsageError("--top must be at least 1", hint="for example: --top 3")
-    refuse_no_jobs(jobs)
-    if nul and files_from is None and "-" not in pictures:
-        raise UsageError("-0 is about a list, and there is none", hint="give one by --files-from or -")
+    threads(jobs)
+    refuse_no_list(pictures, files_from, nul)
     loaded = load_model(model)
     paths = named_pictures(pictures, files_from, nul=nul, recursive=recursive)
     if not paths:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import time
-from collections.abc import Generator, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack, closing, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,13 +28,13 @@ from featkit.cli.console import (
 )
 from featkit.cli.interrupts import in_background
 from featkit.cli.named import each_once, named_pictures
-from featkit.cli.options import refuse_no_jobs
+from featkit.cli.options import refuse_no_list
 from featkit.configs import from_options
 from featkit.errors import OutputError, UsageError
 from featkit.images import DecodeOptions
-from featkit.local.pipeline import usable_processors
 from featkit.opencv import cv2
-from featkit.progress import Progress
+from featkit.processors import threads
+from featkit.progress import followed
 from featkit.records import check_writable, error_record, printable
 from featkit.stitching.config import StitchConfig
 from featkit.stitching.diagrams import check_diagrams, write_diagrams
@@ -87,7 +87,7 @@ def run(request: Request, **options: Any) -> int:
     paths = _paths(request, poses)
     photos = paths if poses is None else [*paths, *(source.path for each in poses for source in each.sources)]
     _refuse_to_overwrite([request.output or "", request.poses or ""], photos)
-    jobs = request.jobs or usable_processors()
+    jobs = threads(request.jobs)
 
     # Photos and tiles run side by side; OpenCV's own threads would only get in their way.
     cv2.setNumThreads(1)
@@ -103,7 +103,7 @@ def run(request: Request, **options: Any) -> int:
     )
     wanted = progress_wanted(quiet=request.quiet, json=request.json)
     with stages(wanted=wanted) as show, closing(steps):
-        stitched = _followed(steps, show)
+        stitched = followed(steps, show)
         if request.poses is not None and poses is None and stitched.panoramas:
             write_poses(request.poses, [panorama.poses for panorama in stitched.panoramas])
         _write_all(request, stitched, photos, jobs, show)
@@ -112,14 +112,6 @@ def run(request: Request, **options: Any) -> int:
         if request.debug_dir is not None:
             _write_diagrams(request, stitched, jobs, show)
     return _status(paths, stitched)
-
-
-def _followed(steps: Generator[Progress | Stitched, None, None], show: Stages) -> Stitched:
-    for step in steps:
-        if isinstance(step, Stitched):
-            return step
-        show(step.stage, step.done, step.total)
-    raise AssertionError("the last step is the result")
 
 
 def _status(paths: Sequence[str], stitched: Stitched) -> int:
@@ -135,9 +127,8 @@ def _status(paths: Sequence[str], stitched: Stitched) -> int:
 def _refuse_strange_combinations(request: Request) -> None:
     if request.output is None:
         raise UsageError("-o says where the panorama goes, and is missing", hint=_EXAMPLE)
-    refuse_no_jobs(request.jobs)
-    if request.nul and request.files_from is None and "-" not in request.pictures:
-        raise UsageError("-0 is about a list, and there is none", hint="give one by --files-from or -")
+    threads(request.jobs)
+    refuse_no_list(request.pictures, request.files_from, request.nul)
     if request.to_stdout:
         _refuse_strange_stdout(request)
     elif request.format is not None:

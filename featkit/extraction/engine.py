@@ -17,10 +17,11 @@ from threadpoolctl import threadpool_limits
 from featkit import images
 from featkit.arrays import pack
 from featkit.cache import Cache, make_key
-from featkit.errors import FeatkitError, FileUnreadable, InputError, UsageError
+from featkit.errors import FeatkitError, FileUnreadable, InputError
 from featkit.extraction.makers import Maker
 from featkit.images import DecodeOptions, Pixels
 from featkit.opencv import cv2
+from featkit.processors import threads
 
 #: Raise when the same files and the same maker would give other vectors: it is part of the cache key.
 VERSION = 1
@@ -70,8 +71,7 @@ def extract(
 
     Raises UsageError for fewer than one job, and what the maker raises.
     """
-    if jobs < 1:
-        raise UsageError("--jobs must be at least 1")
+    jobs = threads(jobs)
     extraction = _Extraction(paths, maker, mirrored, decode, cache)
     begun: deque[Future[Rows]] = deque()
     # One thread a matrix product: the chunks run side by side, and the sums do not depend on the machine's processors.
@@ -119,7 +119,8 @@ class _Extraction:
         config, arrays = maker.parts()
         self._key_config = {
             "maker": config,
-            "arrays": sha256(pack(dict(sorted(arrays.items())))).hexdigest(),
+            # Weights of some megabytes: not where nothing is kept.
+            "arrays": sha256(pack(dict(sorted(arrays.items())))).hexdigest() if cache.folder is not None else "",
             "size": maker.size,
             "mirrored": mirrored,
             "decode": asdict(decode),
@@ -138,8 +139,9 @@ class _Extraction:
             except InputError as error:
                 unread[place] = _without_frames(error)
                 continue
-            room -= len(data)
-            files[place] = _File(self._paths[place], sha256(data).hexdigest(), data if room >= 0 else None)
+            held = len(data) <= room
+            room -= len(data) * held
+            files[place] = _File(self._paths[place], sha256(data).hexdigest(), data if held else None)
         key = make_key(
             content=[files[place].digest if place in files else "" for place in places],
             operation="vectors",
@@ -177,7 +179,7 @@ class _Extraction:
             except InputError as error:
                 failures[place] = _without_frames(error)
                 continue
-            pixels[len(readable)] = fit_to(picture, self._maker.size)
+            pixels[len(readable)] = images.fit_to(picture, self._maker.size)
             readable.append(place)
         return readable, pixels[: len(readable)], failures
 
@@ -198,20 +200,6 @@ def _in_order(failures: Mapping[int, InputError]) -> tuple[InputError, ...]:
 # --- sizes and samples
 
 
-def fit_to(pixels: Pixels, size: tuple[int, int]) -> Pixels:
-    """uint8 H×W×3 stretched to (width, height), whatever its own proportions: the one rule for pictures of all sizes.
-
-    A side that becomes shorter is averaged over areas, then one that becomes longer is interpolated, bicubic.
-    """
-    height, width = pixels.shape[:2]
-    smaller = min(width, size[0]), min(height, size[1])
-    if smaller != (width, height):
-        pixels = np.asarray(cv2.resize(pixels, smaller, interpolation=cv2.INTER_AREA), np.uint8)
-    if smaller != size:
-        pixels = np.asarray(cv2.resize(pixels, size, interpolation=cv2.INTER_CUBIC), np.uint8)
-    return pixels
-
-
 def sample_pictures(
     paths: Sequence[str], size: tuple[int, int], count: int, seed: int, decode: DecodeOptions
 ) -> Pixels:
@@ -224,7 +212,7 @@ def sample_pictures(
         if readable == len(found):
             break
         try:
-            found[readable] = fit_to(images.load(path, decode).pixels, size)
+            found[readable] = images.fit_to(images.load(path, decode).pixels, size)
         except InputError:
             continue
         readable += 1

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Generator, Iterator
-from contextlib import ExitStack
 from dataclasses import dataclass, replace
 
 from featkit.cache import Cache, open_cache
@@ -26,7 +25,7 @@ from featkit.learning.pipeline import (
     vectors_of,
 )
 from featkit.learning.rows import allocate
-from featkit.local.pipeline import usable_processors
+from featkit.processors import threads
 from featkit.progress import Progress
 from featkit.records import record
 
@@ -69,34 +68,23 @@ def ablate_steps(
     config: ClassifyConfig,
     *,
     test: Dataset | None = None,
+    maker: Maker | None = None,
     cache: Cache | None = None,
     jobs: int | None = None,
 ) -> Generator[Progress | Trial | FeatkitError, None, None]:
     """A trial of the configuration as it is, then one of each change, all on the pictures that `classify_steps` learns
-    from and tests on; an error for a change that cannot be tried. Raises what `classify_steps` raises, and InputError
-    where there is nothing to test on."""
+    from and tests on; an error for a change that cannot be tried. maker: that of a model learned from the same; None:
+    it is made. Raises what `classify_steps` raises, and InputError where there is nothing to test on."""
     cache = open_cache() if cache is None else cache
-    jobs = usable_processors() if jobs is None else jobs
+    jobs = threads(jobs)
     parts = parts_of(dataset, config, test)
     if parts.test is None:
         raise InputError("there is nothing to test on: every class has one picture")
     ablation = _Ablation(parts.train, parts.test, config, cache, jobs)
-    maker = maker_of(parts.train, config)
-    with ExitStack() as stack:
-        pictures = yield from ablation.pictures(stack, maker, mirrored=config.flip)
-        yield from ablation.trial("as asked", "", config, pictures)
-        again = replace(pictures, cpu_seconds=None)
-        for stage, change, other in _changes(config):
-            yield from ablation.trial(stage, change, other, again)
-        if len(maker.blocks) > 1:
-            for number, block in enumerate(MAKERS[config.features]):
-                with ExitStack() as copies:
-                    without = _without(copies, again, number)
-                    yield from ablation.trial("features", f"without {block}", config, without)
-    with ExitStack() as stack:
-        other = replace(config, flip=not config.flip)
-        pictures = yield from ablation.pictures(stack, maker, mirrored=other.flip)
-        yield from ablation.trial("flip", "on" if other.flip else "off", other, pictures)
+    maker = maker_of(parts.train, config) if maker is None else maker
+    yield from ablation.trials_of_the_same(maker)
+    other = replace(config, flip=not config.flip)
+    yield from ablation.trial_of("flip", "on" if other.flip else "off", other, maker)
     for name in _SWAPPED_FOR:
         if name != config.features:
             yield from ablation.swap(name, maker.size)
@@ -119,13 +107,13 @@ def _changes(config: ClassifyConfig) -> Iterator[tuple[str, str, ClassifyConfig]
             yield "classifier", f"{name}, {classifier.reduction}" if own else name, other
 
 
-def _without(stack: ExitStack, pictures: _Pictures, block: int) -> _Pictures:
-    """The same with a block of zeros, which tells nothing. stack: what the copies last as long as."""
+def _without(pictures: _Pictures, block: int) -> _Pictures:
+    """The same with a block of zeros, which tells nothing."""
     start = sum(pictures.maker.blocks[:block])
     columns = slice(start, start + pictures.maker.blocks[block])
 
     def blanked(vectors: Vectors) -> Vectors:
-        views = tuple(stack.enter_context(allocate(view.shape)) for view in vectors.views)
+        views = tuple(allocate(view.shape) for view in vectors.views)
         for view, original in zip(views, vectors.views, strict=True):
             view[:] = original
             view[:, columns] = 0
@@ -145,25 +133,34 @@ class _Ablation:
     jobs: int
     as_asked: float | None = None
 
-    def pictures(self, stack: ExitStack, maker: Maker, *, mirrored: bool) -> Generator[Progress, None, _Pictures]:
+    def trials_of_the_same(self, maker: Maker) -> Generator[Progress | Trial | FeatkitError, None, None]:
+        """As asked, and with each change that needs no other vectors."""
+        pictures = yield from self.pictures(maker, mirrored=self.config.flip)
+        yield from self.trial("as asked", "", self.config, pictures)
+        pictures = replace(pictures, cpu_seconds=None)
+        for stage, change, other in _changes(self.config):
+            yield from self.trial(stage, change, other, pictures)
+        if len(maker.blocks) > 1:
+            for number, block in enumerate(MAKERS[self.config.features]):
+                yield from self.trial("features", f"without {block}", self.config, _without(pictures, number))
+
+    def trial_of(
+        self, stage: str, change: str, config: ClassifyConfig, maker: Maker
+    ) -> Generator[Progress | Trial | FeatkitError, None, None]:
+        """With vectors of its own."""
+        pictures = yield from self.pictures(maker, mirrored=config.flip)
+        yield from self.trial(stage, change, config, pictures)
+
+    def pictures(self, maker: Maker, *, mirrored: bool) -> Generator[Progress, None, _Pictures]:
         start = time.process_time()
-        train = yield from self._vectors(stack, self.train, maker, mirrored)
-        test = yield from self._vectors(stack, self.test, maker, mirrored)
+        train = yield from self._vectors(self.train, maker, mirrored)
+        test = yield from self._vectors(self.test, maker, mirrored)
         seconds = None if train.cached and test.cached else time.process_time() - start
         return _Pictures(maker, train, test, seconds)
 
-    def _vectors(
-        self, stack: ExitStack, split: Split, maker: Maker, mirrored: bool
-    ) -> Generator[Progress, None, Vectors]:
+    def _vectors(self, split: Split, maker: Maker, mirrored: bool) -> Generator[Progress, None, Vectors]:
         return vectors_of(
-            stack,
-            "features",
-            split.paths,
-            maker,
-            self.config,
-            mirrored=mirrored,
-            cache=self.cache,
-            jobs=self.jobs,
+            "features", split.paths, maker, self.config, mirrored=mirrored, cache=self.cache, jobs=self.jobs
         )
 
     def trial(
@@ -197,9 +194,7 @@ class _Ablation:
         except FeatkitError as error:
             yield _about(error, name)
             return
-        with ExitStack() as stack:
-            pictures = yield from self.pictures(stack, maker, mirrored=self.config.flip)
-            yield from self.trial("features", f"{name}, {size[0]}x{size[1]}", self.config, pictures)
+        yield from self.trial_of("features", f"{name}, {size[0]}x{size[1]}", self.config, maker)
 
 
 def _about(error: FeatkitError, change: str) -> FeatkitError:

@@ -17,7 +17,8 @@ _SEEDS = 1 << 32
 @dataclass(frozen=True)
 class ClassifyConfig:
     """features: what a picture becomes a vector by, a name of `extraction.makers.MAKERS`. size: (width, height) that
-    all pictures are brought to; None: their own where all are of one size up to 64 pixels, else 128 × 128.
+    all pictures are brought to; None: their own where all are of one size of 16 to 64 pixels in the longer side,
+    smaller ones enlarged by a whole number to 32 or more; else 128 × 128.
 
     dictionary, stride: of features with patches, how many are compared with, and the pixels from one patch of a picture
     to the next; None: 1,000 and 1. Half as many, or a stride of 2, take half the time or a quarter of it, and cost 1 or

@@ -102,6 +102,11 @@ class Evaluation:
             for label, hit, count, times in zip(self.classes, hits, counts, given, strict=True)
         )
 
+    @property
+    def hardest_first(self) -> tuple[ClassResult, ...]:
+        """The same, the lowest recall first; those without one come last."""
+        return tuple(sorted(self.per_class, key=lambda each: 2.0 if each.recall is None else each.recall))
+
     def worst(self, count: int) -> IntArray:
         """Indices of at most `count` mistakes, the most confident one first: the one in which the predicted label's
         score exceeds the true one's by most; of equals, the one that stands first."""
@@ -132,6 +137,11 @@ def evaluate(classes: Sequence[str], paths: Sequence[str], truth: npt.ArrayLike,
     table = np.asarray(scores, np.float32)
     predicted = table.argmax(axis=1) if len(paths) else np.empty(0)
     return Evaluation(tuple(classes), tuple(paths), np.asarray(truth, np.int64), predicted.astype(np.int64), table)
+
+
+def percent(share: float) -> str:
+    """As it is shown: 97.5 %."""
+    return f"{100 * share:.1f} %"
 
 
 def _share(part: int, whole: int) -> float | None:

@@ -20,7 +20,7 @@ from featkit.images import DecodeOptions
 from featkit.learning.heads import Head, head_from_parts, head_parts
 from featkit.learning.model_files import read_model, write_model
 from featkit.learning.reduction import Reduction
-from featkit.local.pipeline import usable_processors
+from featkit.processors import threads
 from featkit.records import record
 
 Floats = npt.NDArray[np.float32]
@@ -105,7 +105,7 @@ class Model:
         self, paths: Sequence[str], *, decode: DecodeOptions, cache: Cache, jobs: int | None
     ) -> Generator[Scored, None, None]:
         """The scores of picture files, some at a time, in order."""
-        jobs = usable_processors() if jobs is None else jobs
+        jobs = threads(jobs)
         for rows in extract(paths, self.maker, mirrored=self.mirrored, decode=decode, cache=cache, jobs=jobs):
             yield Scored(rows.indices, self.scores(rows.views), rows.failures)
 

@@ -66,17 +66,14 @@ class Network:
 
     def scores(self, features: Floats) -> Floats:
         """float32 N×K: logarithms of the probabilities of the classes."""
-        found = np.empty((len(features), self.layers[-1][0].shape[1]), np.float32)
-        for start in range(0, len(features), _ROWS):
-            values = np.asarray(features[start : start + _ROWS], np.float32)
-            for number, (matrix, offset) in enumerate(self.layers):
-                if number:
-                    np.maximum(values, 0, out=values)
-                values = values @ matrix + offset
-            values -= values.max(1, keepdims=True)
-            values -= np.log(np.exp(values).sum(1, keepdims=True))
-            found[start : start + _ROWS] = values
-        return found
+        values = np.asarray(features, np.float32)
+        for number, (matrix, offset) in enumerate(self.layers):
+            if number:
+                np.maximum(values, 0, out=values)
+            values = values @ matrix + offset
+        values -= values.max(1, keepdims=True)
+        values -= np.log(np.exp(values).sum(1, keepdims=True))
+        return values
 
     def parts(self) -> tuple[dict[str, object], dict[str, npt.NDArray[Any]]]:
         arrays: dict[str, npt.NDArray[Any]] = {}

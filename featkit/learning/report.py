@@ -17,7 +17,7 @@ from featkit.errors import OutputError, OutputExists
 from featkit.images import Pixels
 from featkit.learning import charts
 from featkit.learning.charts import Mistake
-from featkit.learning.evaluation import Evaluation, FloatArray
+from featkit.learning.evaluation import Evaluation, FloatArray, percent
 from featkit.records import check_writable, printable, write_atomically
 
 _PAGE = "index.html"
@@ -213,8 +213,6 @@ def _scored(kind: str, label: str, score: float) -> str:
 
 
 def _classes(evaluation: Evaluation) -> str:
-    # What has no recall comes last.
-    results = sorted(evaluation.per_class, key=lambda each: 2.0 if each.recall is None else each.recall)
     body = [
         [
             f'<th scope="row">{_text(each.label)}</th>',
@@ -222,7 +220,7 @@ def _classes(evaluation: Evaluation) -> str:
             f'<td class="number share" style="--share: {100 * (each.recall or 0):.1f}%">{_percent(each.recall)}</td>',
             *(_cell("td", _percent(share), number=True) for share in (each.precision, each.f1)),
         ]
-        for each in results
+        for each in evaluation.hardest_first
     ]
     head = [_cell("th", "class"), *(_cell("th", name, number=True) for name in _MEASURES)]
     note = "Lowest recall first. Recall: of the pictures of the class, how many were recognised. Precision: of those "
@@ -234,7 +232,7 @@ _MEASURES = ("pictures", "recall", "precision", "F1")
 
 
 def _percent(share: float | None) -> str:
-    return "–" if share is None else f"{100 * share:.1f} %"
+    return "–" if share is None else percent(share)
 
 
 # --- HTML

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import math
 import os
 import tempfile
 import weakref
-from collections.abc import Iterator
 
 import numpy as np
 import numpy.typing as npt
@@ -23,20 +21,18 @@ IN_MEMORY_BYTES = 900 << 20
 _in_memory: dict[int, int] = {}
 
 
-@contextlib.contextmanager
-def allocate(shape: tuple[int, int]) -> Iterator[Floats]:
+def allocate(shape: tuple[int, int]) -> Floats:
     """float32 of this shape, not initialised. What would make the arrays that are in use larger than IN_MEMORY_BYTES is
-    memory-mapped, in a temporary file without a name, which goes with the process however that ends.
+    memory-mapped, in a temporary file without a name, which goes with the array, or with the process however that ends.
 
     Raises OutputError where the disk has no room for it.
     """
     size = 4 * math.prod(shape)
     if sum(_in_memory.values()) + size <= IN_MEMORY_BYTES:
-        yield _counted(np.empty(shape, np.float32))
-        return
+        return _counted(np.empty(shape, np.float32))
     with tempfile.TemporaryFile(prefix="featkit-") as file:
         _reserve(file.fileno(), size)
-        yield np.memmap(file, np.float32, "w+", shape=shape)
+        return np.memmap(file, np.float32, "w+", shape=shape)
 
 
 def _counted(array: Floats) -> Floats:

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from featkit.images import fit_to, size_of
 from featkit.opencv import cv2
 
 _Pixels = npt.NDArray[np.uint8]
@@ -82,7 +83,7 @@ def draw_matches(
     usable = np.isfinite(places_a).all(axis=1) & np.isfinite(places_b).all(axis=1)
     agreed = np.asarray(inliers, bool).reshape(-1)[usable]
 
-    layout = _layout(_size(pixels_a), _size(pixels_b), max_width)
+    layout = _layout(size_of(pixels_a), size_of(pixels_b), max_width)
     photos = np.full((layout.height, layout.width, 3), _PAPER, np.uint8)
     layout.a.show(photos, pixels_a, looked_at_a)
     layout.b.show(photos, pixels_b, looked_at_b)
@@ -121,7 +122,7 @@ def draw_warp(pixels_a: _Pixels, pixels_b: _Pixels, matrix: npt.ArrayLike, *, ma
     if homography.shape != (3, 3) or not np.isfinite(homography).all():
         raise ValueError("the matrix must be 3×3 and finite")
     homography = homography / (np.abs(homography).max() or 1.0)
-    left, top, width, height = _warp_frame(_size(pixels_a), _size(pixels_b), homography)
+    left, top, width, height = _warp_frame(size_of(pixels_a), size_of(pixels_b), homography)
     scale = min(1.0, max_width / max(width, height))
     size = (max(1, round(width * scale)), max(1, round(height * scale)))
     x_step, y_step = width / size[0], height / size[1]
@@ -136,15 +137,6 @@ def draw_warp(pixels_a: _Pixels, pixels_b: _Pixels, matrix: npt.ArrayLike, *, ma
     left, top, width, height = cv2.boundingRect(cv2.bitwise_or(cover_a, cover_b))
     # Nothing is covered for certain when the whole frame is a pixel or two.
     return np.asarray(picture[top : top + (height or size[1]), left : left + (width or size[0])], np.uint8)
-
-
-def _size(pixels: _Pixels) -> tuple[int, int]:
-    return pixels.shape[1], pixels.shape[0]
-
-
-def _resize(pixels: _Pixels, size: tuple[int, int]) -> _Pixels:
-    shrinks = size[0] < pixels.shape[1] or size[1] < pixels.shape[0]
-    return np.asarray(cv2.resize(pixels, size, interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_CUBIC), np.uint8)
 
 
 # The match picture: where the photos go.
@@ -170,7 +162,7 @@ class _Panel:
     def show(self, canvas: _Pixels, pixels: _Pixels, looked_at: _Mask | None) -> None:
         size = self.width, self.height
         if self.original != size:
-            pixels = _resize(pixels, size)
+            pixels = fit_to(pixels, size)
         if looked_at is not None:
             pixels = _paled(pixels, cv2.resize(looked_at.view(np.uint8), size, interpolation=cv2.INTER_NEAREST_EXACT))
         canvas[self.top : self.top + self.height, self.left : self.left + self.width] = pixels
@@ -385,16 +377,16 @@ def _depths_seen(points: _Points, matrix: _Matrix, size: tuple[int, int]) -> npt
 def _seen_from(pixels: _Pixels, matrix: _Matrix, size: tuple[int, int]) -> tuple[_Pixels, _Pixels]:
     """The photo on a canvas of `size`, and a mask (255 or 0) of what it covers. matrix: canvas → photo."""
     width, height = size
-    depths = _depths_seen(_grid(np.zeros(2), np.array(size) - 1.0), matrix, _size(pixels))
+    depths = _depths_seen(_grid(np.zeros(2), np.array(size) - 1.0), matrix, size_of(pixels))
     if not len(depths):
         return np.full((height, width, 3), _SURROUND, np.uint8), np.zeros((height, width), np.uint8)
     with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
         # A homography magnifies areas by its determinant over depth³.
         areas = np.abs(np.linalg.det(matrix) / depths**3)
-    shrink = min(math.sqrt(float(np.nan_to_num(np.median(areas)))), max(_size(pixels)))
+    shrink = min(math.sqrt(float(np.nan_to_num(np.median(areas)))), max(size_of(pixels)))
     if shrink > _MOST_SHRUNK_BY_SAMPLING:
-        full_width, full_height = _size(pixels)
-        pixels = _resize(pixels, (max(1, round(full_width / shrink)), max(1, round(full_height / shrink))))
+        full_width, full_height = size_of(pixels)
+        pixels = fit_to(pixels, (max(1, round(full_width / shrink)), max(1, round(full_height / shrink))))
         x_scale, y_scale = pixels.shape[1] / full_width, pixels.shape[0] / full_height
         matrix = np.array([[x_scale, 0, x_scale / 2 - 0.5], [0, y_scale, y_scale / 2 - 0.5], [0, 0, 1]]) @ matrix
     flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP

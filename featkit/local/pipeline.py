@@ -16,7 +16,7 @@ from threadpoolctl import threadpool_limits
 from featkit import images
 from featkit.cache import Cache, make_key, open_cache
 from featkit.configs import given
-from featkit.errors import DependencyError, FeatkitError, FileUnreadable, UsageError
+from featkit.errors import DependencyError, FeatkitError, FileUnreadable
 from featkit.local import features as local_features
 from featkit.local import learned, matching, second_look
 from featkit.local.config import MatchConfig
@@ -36,6 +36,7 @@ from featkit.local.subjects import Mask, Region, Subject, Where, as_subject, rea
 from featkit.local.verdict import NONE, RELIABLE
 from featkit.local.workshop import Workshop
 from featkit.opencv import cv2
+from featkit.processors import threads
 
 Picture = str | os.PathLike[str] | Subject
 
@@ -102,9 +103,7 @@ def match_pairs(
     """
     config = config or MatchConfig()
     cache = open_cache() if cache is None else cache
-    workers = usable_processors() if jobs is None else jobs
-    if workers < 1:
-        raise UsageError("--jobs must be at least 1")
+    workers = threads(jobs)
     # One thread a matrix product: the pairs run side by side, and the sums do not depend on the machine's processors.
     matcher = Matcher(config, cache, keep_pixels=keep_pixels)
     held_bytes = _FEATURES_HELD_WITHOUT_CACHE_BYTES if cache.folder is None else _FEATURES_HELD_BYTES
@@ -114,11 +113,6 @@ def match_pairs(
         Workshop(matcher.extract, matcher.match, workers, held_bytes) as workshop,
     ):
         yield from workshop.outcomes((as_subject(a), as_subject(b)) for a, b in pairs)
-
-
-def usable_processors() -> int:
-    """How many processors this process may run on."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 class Matcher:

@@ -14,8 +14,8 @@ from featkit import images
 from featkit.cache import Cache, open_cache
 from featkit.configs import given
 from featkit.errors import FeatkitError, NothingJoined, UsageError
-from featkit.local.pipeline import usable_processors
-from featkit.progress import Progress
+from featkit.processors import threads
+from featkit.progress import Progress, followed
 from featkit.stitching import budget
 from featkit.stitching.config import StitchConfig
 from featkit.stitching.matching import Matched
@@ -67,10 +67,7 @@ def stitch_all(
     jobs: int | None = None,
 ) -> Stitched:
     """Every panorama that these picture files make, ready to be drawn, and what was left out, and why."""
-    for step in stitch_steps(pictures, config, cache=cache, jobs=jobs):
-        if isinstance(step, Stitched):
-            return step
-    raise AssertionError("the last step is the result")
+    return followed(stitch_steps(pictures, config, cache=cache, jobs=jobs))
 
 
 def stitch_steps(
@@ -87,9 +84,7 @@ def stitch_steps(
     compared (`Stitched.matched`), even where the cache would do without."""
     config = config or StitchConfig()
     cache = open_cache() if cache is None else cache
-    jobs = usable_processors() if jobs is None else jobs
-    if jobs < 1:
-        raise UsageError("--jobs must be at least 1")
+    jobs = threads(jobs)
     paths = _distinct([os.fspath(picture) for picture in pictures])
     # One thread a matrix product: photos and tiles run side by side.
     with threadpool_limits(1, user_api="blas"):

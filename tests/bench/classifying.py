@@ -14,7 +14,6 @@ import csv
 import json
 import math
 import os
-import resource
 import statistics
 import subprocess
 import sys
@@ -43,7 +42,7 @@ from tests.bench.commands import FEATKIT
 from tests.bench.heads import ARCHIVE
 from tests.bench.hog_rate import Pixels, by_skimage
 from tests.bench.memory import peak_megabytes
-from tests.bench.report import median_cpu_seconds, option_parser, print_table
+from tests.bench.report import children_cpu_seconds, median_cpu_seconds, option_parser, print_table
 
 CIFAR: dict[str, tuple[str, ...]] = {
     "linear-svm": ("--classifier", "linear-svm"),
@@ -84,7 +83,7 @@ def run(subcommand: str, *options: str, cache: Path | None = None) -> Run:
     """featkit, with a cache of its own or none."""
     command = [FEATKIT, subcommand, *options, "--json", "--quiet", *([] if cache else ["--no-cache"])]
     environment = {**os.environ, **_ONE_THREAD, **({"FEATKIT_CACHE": str(cache)} if cache else {})}
-    before, peak = resource.getrusage(resource.RUSAGE_CHILDREN), 0.0
+    before, peak = children_cpu_seconds(), 0.0
     with tempfile.TemporaryFile("w+") as output:
         with subprocess.Popen(command, stdout=output, env=environment) as process:
             while process.poll() is None:
@@ -92,10 +91,8 @@ def run(subcommand: str, *options: str, cache: Path | None = None) -> Run:
                 time.sleep(_POLL_S)
         output.seek(0)
         records = [json.loads(line) for line in output]
-    after = resource.getrusage(resource.RUSAGE_CHILDREN)
     evaluation = next((record for record in records if record["type"] == "evaluation"), None)
-    cpu_seconds = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
-    return Run(evaluation, process.returncode, cpu_seconds, peak)
+    return Run(evaluation, process.returncode, children_cpu_seconds() - before, peak)
 
 
 @dataclass(frozen=True)

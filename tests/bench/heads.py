@@ -23,8 +23,8 @@ from sklearn.svm import SVC, LinearSVC
 from threadpoolctl import threadpool_limits
 
 from featkit.classical.hog import SkimageHogConfig, hog_as_skimage
-from featkit.extraction.engine import fit_to
 from featkit.extraction.makers import make
+from featkit.images import fit_to
 from featkit.learning.heads import classifier
 from featkit.learning.linear import LinearConfig, fit_linear
 from featkit.learning.reduction import ReductionConfig, fit_reduction
@@ -143,7 +143,7 @@ def featkit_accuracy(pictures: Pixels, labels: Labels, folds: StratifiedKFold) -
     vectors, right = maker(pictures), []
     for train, test in folds.split(vectors, labels):
         config = ReductionConfig.parse(default.reduction)
-        reduction = fit_reduction((vectors[train],), labels[train], maker.blocks, config)
+        reduction = fit_reduction((vectors[train],), labels[train], maker.blocks, config, maker.variances)
         weights = np.ones(len(train), np.float32)
         training = Training((reduction(vectors[train]),), labels[train], CLASSES, weights, 0)
         head = default.fit(training, None)

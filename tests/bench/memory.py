@@ -9,7 +9,6 @@ the one before, so that neighbours overlap.
 from __future__ import annotations
 
 import os
-import resource
 import subprocess
 import sys
 import tempfile
@@ -22,7 +21,7 @@ import cv2
 import numpy as np
 
 from tests.bench.commands import FEATKIT
-from tests.bench.report import ROOT, print_table
+from tests.bench.report import ROOT, children_cpu_seconds, print_table
 
 COUNTS = (200, 1000, 2000)
 # The second look costs five times the rest of a pair on such small photos, and holds 128 MB of pictures at most.
@@ -80,7 +79,7 @@ def peak_megabytes(process: subprocess.Popen[bytes]) -> float:
 
 
 def whole_run(names: list[str], scheme: str, effort: str, scratch: str) -> list[str]:
-    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    before = children_cpu_seconds()
     start = time.perf_counter()
     lines, peak, polled = 0, 0.0, 0.0
     with running(names, scratch, "--pairs", scheme, "--effort", effort) as process:
@@ -90,8 +89,7 @@ def whole_run(names: list[str], scheme: str, effort: str, scratch: str) -> list[
             if time.perf_counter() > polled + _POLL_S:
                 peak, polled = max(peak, peak_megabytes(process)), time.perf_counter()
     seconds = time.perf_counter() - start
-    after = resource.getrusage(resource.RUSAGE_CHILDREN)
-    cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    cpu = children_cpu_seconds() - before
     return [
         f"`--pairs {scheme}`",
         effort,

@@ -61,14 +61,19 @@ def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]
         print(f"| {' | '.join(row)} |", flush=True)
 
 
+def children_cpu_seconds() -> float:
+    """User and system time so far of the processes that were started here and have ended."""
+    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return usage.ru_utime + usage.ru_stime
+
+
 def child_cpu_seconds(command: Sequence[str], environment: dict[str, str] | None = None) -> float:
     """User and system time of a whole process, output thrown away."""
-    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    before = children_cpu_seconds()
     subprocess.run(
         command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env={**os.environ, **(environment or {})}
     )
-    after = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return (after.ru_utime + after.ru_stime) - (before.ru_utime + before.ru_stime)
+    return children_cpu_seconds() - before
 
 
 def cpu_seconds(work: Callable[[], object]) -> float:
