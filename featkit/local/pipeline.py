@@ -18,9 +18,9 @@ from featkit.cache import Cache, make_key, open_cache
 from featkit.configs import given
 from featkit.errors import DependencyError, FeatkitError, FileUnreadable
 from featkit.local import features as local_features
-from featkit.local import learned, matching, second_look
+from featkit.local import matching, second_look
 from featkit.local.config import MatchConfig
-from featkit.local.features import Features, detect
+from featkit.local.describing import describe, detection_key
 from featkit.local.geometry import (
     Hypothesis,
     conclude,
@@ -37,6 +37,7 @@ from featkit.local.verdict import NONE, RELIABLE
 from featkit.local.workshop import Workshop
 from featkit.opencv import cv2
 from featkit.processors import threads
+from featkit.torch_threads import one_thread_each
 
 Picture = str | os.PathLike[str] | Subject
 
@@ -109,7 +110,7 @@ def match_pairs(
     held_bytes = _FEATURES_HELD_WITHOUT_CACHE_BYTES if cache.folder is None else _FEATURES_HELD_BYTES
     with (
         threadpool_limits(1, user_api="blas"),
-        learned.one_thread_each(),
+        one_thread_each(),
         Workshop(matcher.extract, matcher.match, workers, held_bytes) as workshop,
     ):
         yield from workshop.outcomes((as_subject(a), as_subject(b)) for a, b in pairs)
@@ -135,23 +136,11 @@ class Matcher:
         where = read_where(subject, self._config.decode)
         digest = sha256(data).hexdigest()
         content = _content(digest, where)
-        key = make_key(
-            content=[content],
-            operation="local-features",
-            version=local_features.VERSION,
-            config=_detection_key(self._config),
-            libraries={"opencv": cv2.__version__},
+        found, pixels = describe(
+            data, content, self._config.detection, self._config.decode, self._cache, path=subject.path, where=where
         )
-        stored = self._cache.get(key)
-        pixels = None
-        if stored is not None:
-            found = Features.from_arrays(stored)
-        else:
-            pixels = images.decode(data, self._config.decode, path=subject.path)
-            found = detect(pixels, self._config.detection, where.mask(images.size_of(pixels)))
-            self._cache.put(key, found.to_arrays())
-            if self._config.looks_again:
-                self._keep_gray(digest, pixels)
+        if pixels is not None and self._config.looks_again:
+            self._keep_gray(digest, pixels)
         focal_px = images.focal_length_px(data)
         return Extracted(
             subject=subject,
@@ -159,7 +148,7 @@ class Matcher:
             content=content,
             features=found,
             focal_px=focal_px,
-            cached=stored is not None,
+            cached=pixels is None,
             seconds=time.perf_counter() - start,
             pixels=pixels if self._keep_pixels else None,
         )
@@ -233,7 +222,7 @@ class Matcher:
             operation="local-matches",
             version=matching.VERSION,
             config={
-                **_detection_key(self._config),
+                **self._detection_key(),
                 "features": local_features.VERSION,
                 "matching": asdict(self._config.matching),
                 "weights": matching.matcher_digest(self._config.detector),
@@ -246,6 +235,9 @@ class Matcher:
         matches = match_features(a.features, b.features, self._config.matching)
         self._cache.put(key, {"indices": matches.indices, "score": matches.score})
         return matches
+
+    def _detection_key(self) -> dict[str, Any]:
+        return detection_key(self._config.detection, self._config.decode)
 
     def _is_promising(self, a: Extracted, b: Extracted, matches: Matches, hypothesis: Hypothesis) -> bool:
         if hypothesis.matrix is None:
@@ -264,7 +256,9 @@ class Matcher:
             config={
                 "decode": asdict(self._config.decode),
                 "max_side": self._config.max_side,
-                "detection": _detection_key(self._config) if b.features.detector == "sift" else None,
+                "detection": detection_key(self._config.detection, self._config.decode)
+                if b.features.detector == "sift"
+                else None,
                 "features": local_features.VERSION,
                 "geometry": asdict(self._config.geometry),
                 "matrix": matrix.tolist(),
@@ -314,14 +308,3 @@ def _content(digest: str, where: Where) -> str:
 
 def _changed(picture: Extracted) -> FileUnreadable:
     return FileUnreadable("it was changed while featkit was at work", path=picture.path, hint="run it again")
-
-
-def _detection_key(config: MatchConfig) -> dict[str, Any]:
-    detection = config.detection
-    return {
-        "detector": detection.detector,
-        "weights": local_features.weights_digest(detection.detector),
-        "keypoint_limit": detection.keypoint_limit,
-        "max_side": detection.max_side,
-        "decode": asdict(config.decode),
-    }

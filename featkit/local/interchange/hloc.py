@@ -26,7 +26,6 @@ responses) are not kept. Every array is one chunk with a Fletcher-32 checksum.
 
 from __future__ import annotations
 
-import io
 from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
@@ -37,6 +36,7 @@ import numpy as np
 import numpy.typing as npt
 
 from featkit.errors import UsageError
+from featkit.hdf5 import CarefulFile
 from featkit.local.interchange import FORMAT, VERSION, Findings, Image, damaged
 
 if TYPE_CHECKING:
@@ -56,37 +56,9 @@ _DIMENSIONS = (128, _ORB_BITS)
 _UNCERTAINTY_PX = 1.0
 
 
-class _CarefulFile(io.FileIO):
-    """A file that remembers its first error and drops what is written from then on.
-
-    The HDF5 library does not survive a full disk: it keeps what it could not write, and closing the file, or the
-    program's end, crashes.
-    """
-
-    error: OSError | None = None
-
-    def write(self, data: Any, /) -> int:
-        rest = memoryview(data).cast("B")
-        size = len(rest)
-        try:
-            while len(rest) and self.error is None:
-                rest = rest[super().write(rest) :]
-        except OSError as error:
-            self.error = error
-        return size
-
-    def truncate(self, size: int | None = None, /) -> int:
-        try:
-            if self.error is None:
-                return super().truncate(size)
-        except OSError as error:
-            self.error = error
-        return size or 0
-
-
 class Writer:
     def __init__(self, path: Path) -> None:
-        self._stream = _CarefulFile(path, "w+")
+        self._stream = CarefulFile(path, "w+")
         self._file = h5py.File(self._stream, "w", libver=_LIBRARY_VERSION)
         _label(self._file, format=FORMAT)
         self._file.attrs["version"] = VERSION
