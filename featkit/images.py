@@ -103,11 +103,16 @@ def read_bytes(path: str | os.PathLike[str]) -> bytes:
     name = os.fspath(path)
     with opened(name, "picture") as file:
         head = file.read(containers.HEAD_BYTES)
-        if not head:
-            raise ImageEmpty("the file is empty (0 bytes)", path=name)
-        with _errors_name(name):
-            containers.identify(head)
+        refuse_no_picture(head, name)
         return head + file.read()
+
+
+def refuse_no_picture(head: bytes, path: str) -> None:
+    """Raises ImageEmpty, and ImageUnknown where the first bytes of a file say that it is no picture."""
+    if not head:
+        raise ImageEmpty("the file is empty (0 bytes)", path=path)
+    with _errors_name(path):
+        containers.identify(head)
 
 
 def load(path: str | os.PathLike[str], options: DecodeOptions = DEFAULTS) -> Picture:
@@ -170,15 +175,35 @@ def thumbnail(
     with _errors_name(path):
         header = _header(data, options)
         scale = scale_to_fit((header.width, header.height), max_side)
-        if header.format == "JPEG":
-            image = _open(header, header.stripped())
-            image.draft(None, (math.ceil(header.width * scale), math.ceil(header.height * scale)))
-            image.load()
-            pixels = _flatten(image)
-        else:
-            pixels = _pixels(header, options)
-        upright = np.ascontiguousarray(_upright(pixels, header.orientation))
-        return resize(upright, scale_to_fit((upright.shape[1], upright.shape[0]), max_side))
+        upright = _reduced(header, math.ceil(header.width * scale), math.ceil(header.height * scale), options)
+        return resize(upright, scale_to_fit(size_of(upright), max_side))
+
+
+def decode_reduced(
+    data: bytes,
+    shorter_side: int,
+    options: DecodeOptions = DEFAULTS,
+    *,
+    path: str | None = None,
+) -> Pixels:
+    """What `decode` gives, or a JPEG at a half, a quarter or an eighth of its size where its shorter side remains at
+    least `shorter_side` pixels: for who reduces it further. Raises what `decode` raises."""
+    with _errors_name(path):
+        return _reduced(_header(data, options), shorter_side, shorter_side, options)
+
+
+def _reduced(header: Header, width: int, height: int, options: DecodeOptions) -> Pixels:
+    """Upright, read-only; a JPEG at the smallest of its scales at which it is that large, before it is turned."""
+    if header.format == "JPEG":
+        image = _open(header, header.stripped())
+        image.draft(None, (width, height))
+        image.load()
+        pixels = _flatten(image)
+    else:
+        pixels = _pixels(header, options)
+    upright = np.ascontiguousarray(_upright(pixels, header.orientation))
+    upright.setflags(write=False)
+    return upright
 
 
 @contextlib.contextmanager
