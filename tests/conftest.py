@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import http.server
 import json
 import os
 import pty
@@ -9,7 +11,8 @@ import resource
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +50,13 @@ def shared_data() -> Path:
 def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """No test reads or writes the user's cache."""
     monkeypatch.setenv("FEATKIT_CACHE", str(tmp_path / "cache"))
+
+
+def pytest_collection_finish() -> None:
+    """One thread for torch: those that wait for one another take twenty times as long where other work goes on."""
+    torch: Any = sys.modules.get("torch")
+    if torch is not None:
+        torch.set_num_threads(1)
 
 
 Run = Callable[..., "subprocess.CompletedProcess[bytes]"]
@@ -182,6 +192,38 @@ def tried(lines: Sequence[str], folder: Path, cache: Path) -> dict[str, Refusal]
     )
     assert run.returncode == 0, run.stderr.decode()
     return {line: (status, errors, made) for line, (status, errors, made) in json.loads(run.stdout).items()}
+
+
+@contextlib.contextmanager
+def served(answers: Mapping[str, tuple[int, Mapping[str, str], bytes]]) -> Iterator[str]:
+    """A server on this machine: its address. answers: path -> status, headers and body; 404 for others."""
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            status, headers, body = answers.get(self.path, (404, {}, b""))
+            self.send_response(status)
+            for name, value in {"Content-Length": str(len(body)), **headers}.items():
+                self.send_header(name, value)
+            self.end_headers()
+            if self.command == "GET":
+                self.wfile.write(body)
+
+        do_HEAD = do_GET  # noqa: N815
+
+        def log_message(self, *_: Any) -> None: ...
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        thread = threading.Thread(target=server.serve_forever, daemon=True)
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{server.server_address[1]}"
+        finally:
+            server.shutdown()
+            thread.join()
+
+
+#: Nobody listens there, which is known at once.
+NOWHERE = "http://127.0.0.1:9"
 
 
 class Trap:
