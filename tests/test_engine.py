@@ -55,6 +55,13 @@ class Recorder:
     asked: list[int] = field(default_factory=list)
     before: Any = lambda: None
 
+    @property
+    def pictures_at_once(self) -> int:
+        return 256
+
+    def prepared(self, data: bytes, decode: DecodeOptions, path: str) -> Images:
+        return images.fit_to(images.decode(data, decode, path=path), self.size)
+
     def __call__(self, pictures: Images) -> npt.NDArray[np.float32]:
         self.before()
         self.asked.append(len(pictures))
@@ -116,8 +123,8 @@ def threads() -> list[str]:
 
 @pytest.fixture
 def chunks_of_four(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(engine, "_MOST_A_CHUNK", 4)
-    monkeypatch.setattr(engine, "_FEWEST_A_CHUNK", 4)
+    for kind in (Recorder, ClassicalMaker):
+        monkeypatch.setattr(kind, "pictures_at_once", 4)
 
 
 class TestExtract:
@@ -155,13 +162,6 @@ class TestExtract:
         (rows,) = rows_of([path, path])
         assert rows.indices.tolist() == [0, 1]
         np.testing.assert_array_equal(rows.views[0][0], rows.views[0][1])
-
-    @pytest.mark.parametrize(("size", "pictures"), [((32, 32), 256), ((8, 8), 256), ((128, 128), 16), ((500, 400), 8)])
-    def test_larger_pictures_come_fewer_at_a_time(self, size: tuple[int, int], pictures: int, tmp_path: Path) -> None:
-        (path,) = write(tmp_path, 1)
-        maker = Recorder(size, (3 * size[0] * size[1],))
-        found = rows_of([path] * (pictures + 1), maker)
-        assert [len(rows.indices) for rows in found] == [pictures, 1]
 
     def test_mirrored_views_are_those_of_mirrored_pictures(self, tmp_path: Path) -> None:
         paths = write(tmp_path, 3)
@@ -479,7 +479,7 @@ class TestThreads:
 
     def test_stop_between_two_pictures(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         paths = write(tmp_path, 4)
-        work = engine._Extraction(paths, Recorder(), False, images.DEFAULTS, NO_CACHE)
+        work = engine._Extraction(paths, Recorder(), False, images.DEFAULTS, NO_CACHE, images.read_bytes)
         decode, decoded = images.decode, Counter[str]()
 
         def stopping(data: bytes, options: DecodeOptions, *, path: str) -> Images:

@@ -286,3 +286,8 @@ class TestParts:
             arrays[name] = spoilt(arrays[name])
         with pytest.raises(ValueError, match="no parts of a maker"):
             from_parts(config, arrays)
+
+
+@pytest.mark.parametrize(("size", "pictures"), [((32, 32), 256), ((8, 8), 256), ((128, 128), 16), ((500, 400), 8)])
+def test_larger_pictures_are_taken_fewer_at_a_time(size: tuple[int, int], pictures: int) -> None:
+    assert ClassicalMaker("pixels", size).pictures_at_once == pictures

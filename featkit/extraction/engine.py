@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from hashlib import sha256
@@ -22,18 +22,13 @@ from featkit.extraction.makers import Maker
 from featkit.images import DecodeOptions, Pixels
 from featkit.opencv import cv2
 from featkit.processors import threads
+from featkit.torch_threads import one_thread_each
 
 #: Raise when the same files and the same maker would give other vectors: it is part of the cache key.
 VERSION = 1
 
 Floats = npt.NDArray[np.float32]
 
-# A chunk is what a thread does at a time, and an entry of the cache: 256 pictures of 32 × 32 pixels, 16 of 128 × 128.
-# So large that HOG meets four of its own blocks at once, and that 50,000 pictures are not as many files; so small that
-# threads share some hundred photos evenly, and that little is made anew where one picture has changed.
-_PIXELS_A_CHUNK = 1 << 18
-_MOST_A_CHUNK = 256
-_FEWEST_A_CHUNK = 8
 # Begun and not yet handed out: enough to keep the threads busy while one chunk takes twice as long as others.
 _CHUNKS_BEGUN_PER_WORKER = 2
 # Of a chunk's files, from when they are hashed until they are decoded. Others are read again: photos from a camera, a
@@ -49,34 +44,44 @@ class Rows:
 
     start: the index of the first path. indices: int64 N, rising, of the paths that could be read. views: float32 N×D of
     these pictures and, where they were asked for, N×D of their mirror images. failures: the errors of the other paths.
-    cached: whether the vectors were in the cache.
+    digests: of all the paths, SHA-256 of their bytes in hexadecimal, "" where they could not be read. cached: whether
+    the vectors were in the cache.
     """
 
     start: int
     indices: npt.NDArray[np.int64]
     views: tuple[Floats, ...]
     failures: tuple[FeatkitError, ...]
+    digests: tuple[str, ...]
     cached: bool
 
 
 def extract(
-    paths: Sequence[str], maker: Maker, *, mirrored: bool, decode: DecodeOptions, cache: Cache, jobs: int
+    paths: Sequence[str],
+    maker: Maker,
+    *,
+    mirrored: bool,
+    decode: DecodeOptions,
+    cache: Cache,
+    jobs: int,
+    read: Callable[[str], bytes] | None = None,
 ) -> Generator[Rows, None, None]:
     """The vectors of picture files, some at a time, in the order of the paths whatever the number of threads (`jobs`).
 
-    Pictures are brought to the maker's size as `fit_to` does it. mirrored: those of the mirror images, left for right,
-    as well. A file that cannot be read is a failure, and the rest goes on. To close the generator ends the threads, as
-    soon as they are done with a picture, or with a view of a chunk; until then a matrix product takes one thread in the
+    mirrored: those of the mirror images, left for right, as well. read: gives a picture's bytes; None: those of a file.
+    A picture that cannot be read is a failure, and the rest goes on. To close the generator ends the threads, as soon
+    as they are done with a picture, or with a view of a chunk; until then a matrix product takes one thread in the
     whole process.
 
     Raises UsageError for fewer than one job, and what the maker raises.
     """
     jobs = threads(jobs)
-    extraction = _Extraction(paths, maker, mirrored, decode, cache)
+    extraction = _Extraction(paths, maker, mirrored, decode, cache, read or images.read_bytes)
     begun: deque[Future[Rows]] = deque()
     # One thread a matrix product: the chunks run side by side, and the sums do not depend on the machine's processors.
     with (
         threadpool_limits(1, user_api="blas"),
+        one_thread_each(),
         ThreadPoolExecutor(jobs, thread_name_prefix="featkit") as pool,
     ):
         try:
@@ -98,11 +103,11 @@ class _File:
     digest: str
     data: bytes | None
 
-    def read(self) -> bytes:
+    def bytes(self, read: Callable[[str], bytes]) -> bytes:
         """Raises InputError where it cannot be read any more, or was changed."""
         if self.data is not None:
             return self.data
-        data = images.read_bytes(self.path)
+        data = read(self.path)
         if sha256(data).hexdigest() != self.digest:
             raise FileUnreadable("it was changed while featkit was at work", path=self.path, hint="run it again")
         return data
@@ -111,11 +116,20 @@ class _File:
 class _Extraction:
     """What is done with each chunk; `rows` may be called from several threads."""
 
-    def __init__(self, paths: Sequence[str], maker: Maker, mirrored: bool, decode: DecodeOptions, cache: Cache) -> None:
+    def __init__(
+        self,
+        paths: Sequence[str],
+        maker: Maker,
+        mirrored: bool,
+        decode: DecodeOptions,
+        cache: Cache,
+        read: Callable[[str], bytes],
+    ) -> None:
         self.stopped = Event()
-        width, height = maker.size
-        self.pictures_a_chunk = max(_FEWEST_A_CHUNK, min(_MOST_A_CHUNK, _PIXELS_A_CHUNK // (width * height)))
+        # A chunk is what a thread does at a time, and an entry of the cache.
+        self.pictures_a_chunk = maker.pictures_at_once
         self._paths, self._maker, self._mirrored, self._decode, self._cache = paths, maker, mirrored, decode, cache
+        self._read = read
         config, arrays = maker.parts()
         self._key_config = {
             "maker": config,
@@ -135,15 +149,16 @@ class _Extraction:
         for place in places:
             self._stop_if_asked()
             try:
-                data = images.read_bytes(self._paths[place])
+                data = self._read(self._paths[place])
             except InputError as error:
                 unread[place] = _without_frames(error)
                 continue
             held = len(data) <= room
             room -= len(data) * held
             files[place] = _File(self._paths[place], sha256(data).hexdigest(), data if held else None)
+        digests = tuple(files[place].digest if place in files else "" for place in places)
         key = make_key(
-            content=[files[place].digest if place in files else "" for place in places],
+            content=digests,
             operation="vectors",
             version=VERSION,
             config=self._key_config,
@@ -156,7 +171,7 @@ class _Extraction:
             # They could not be decoded, and why is not stored. If one can be now, memory was short at that time.
             again, _, undecoded = self._decoded(others)
             if not again:
-                return Rows(start, indices, tuple(stored["views"]), _in_order(unread | undecoded), True)
+                return Rows(start, indices, tuple(stored["views"]), _in_order(unread | undecoded), digests, True)
         readable, pixels, undecoded = self._decoded(files)
         views = np.empty((1 + self._mirrored, len(pixels), sum(self._maker.blocks)), np.float32)
         for view, seen in zip(views, (pixels, pixels[:, :, ::-1]), strict=False):
@@ -164,7 +179,7 @@ class _Extraction:
             view[:] = self._maker(seen)
         indices = np.array(readable, np.int64)
         self._cache.put(key, {"indices": indices - start, "views": views})
-        return Rows(start, indices, tuple(views), _in_order(unread | undecoded), False)
+        return Rows(start, indices, tuple(views), _in_order(unread | undecoded), digests, False)
 
     def _decoded(self, files: Mapping[int, _File]) -> tuple[list[int], Pixels, dict[int, InputError]]:
         """Which can be decoded, these at the maker's size, and the errors of the others."""
@@ -175,11 +190,10 @@ class _Extraction:
         for place, file in files.items():
             self._stop_if_asked()
             try:
-                picture = images.decode(file.read(), self._decode, path=file.path)
+                pixels[len(readable)] = self._maker.prepared(file.bytes(self._read), self._decode, file.path)
             except InputError as error:
                 failures[place] = _without_frames(error)
                 continue
-            pixels[len(readable)] = images.fit_to(picture, self._maker.size)
             readable.append(place)
         return readable, pixels[: len(readable)], failures
 

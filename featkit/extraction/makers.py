@@ -11,12 +11,13 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
+from featkit import images
 from featkit.classical import colour, hog, patches
 from featkit.classical.hog import HogConfig
 from featkit.classical.patches import PatchConfig, PatchEncoder
 from featkit.configs import from_options
 from featkit.errors import UsageError
-from featkit.images import Pixels
+from featkit.images import DecodeOptions, Pixels, fit_to
 
 Floats = npt.NDArray[np.float32]
 Parts = tuple[dict[str, object], dict[str, npt.NDArray[Any]]]
@@ -47,6 +48,11 @@ _VERSIONS = {
 # 8 × 8 cells of HOG where a cell then is 8 pixels or more, as in the literature, and 4 × 4 in smaller pictures.
 _SIDE_OF_MORE_CELLS = 64
 _CELLS, _MORE_CELLS = 4, 8
+# What a thread does at a time is an entry of the cache, too: so large that 50,000 pictures are not as many files; so
+# small that threads share some hundred photos evenly, and that little is made anew where one picture has changed.
+_PIXELS_AT_ONCE = 1 << 18
+_MOST_AT_ONCE = 256
+_FEWEST_AT_ONCE = 8
 _PATCH_ARRAYS = ("whitening", "atoms", "mean", "projection")
 
 
@@ -68,7 +74,14 @@ class Maker(Protocol):
     def variances(self) -> tuple[float, ...]:
         """The total variance that each block is to be scaled to."""
 
-    def __call__(self, images: Pixels, /) -> Floats:
+    @property
+    def pictures_at_once(self) -> int:
+        """How many it is best given at a time."""
+
+    def prepared(self, data: bytes, decode: DecodeOptions, path: str, /) -> Pixels:
+        """uint8 H×W×3 of its size, of a picture file's bytes. Raises what `images.decode` raises."""
+
+    def __call__(self, pictures: Pixels, /) -> Floats:
         """float32 N×D of uint8 N×H×W×3, D the sum of `blocks`; a vector depends on its picture alone."""
 
     def parts(self) -> Parts:
@@ -92,11 +105,21 @@ class ClassicalMaker:
             if (block in MAKERS[self.name]) != (described is not None):
                 raise ValueError(f"what is given for {block} does not fit {self.name}")
 
-    def __call__(self, images: Pixels) -> Floats:
+    @property
+    def pictures_at_once(self) -> int:
+        """See Maker: 256 of 32 × 32 pixels, 16 of 128 × 128: HOG meets four of its own blocks at once."""
         width, height = self.size
-        if images.shape[1:] != (height, width, 3):
-            raise ValueError(f"this maker takes N×{height}×{width}×3, and not {images.shape}")
-        return np.concatenate([self._block(kind, images) for kind in MAKERS[self.name]], 1)
+        return max(_FEWEST_AT_ONCE, min(_MOST_AT_ONCE, _PIXELS_AT_ONCE // (width * height)))
+
+    def prepared(self, data: bytes, decode: DecodeOptions, path: str) -> Pixels:
+        """See Maker. Pictures are brought to the size as `fit_to` does it."""
+        return fit_to(images.decode(data, decode, path=path), self.size)
+
+    def __call__(self, pictures: Pixels) -> Floats:
+        width, height = self.size
+        if pictures.shape[1:] != (height, width, 3):
+            raise ValueError(f"this maker takes N×{height}×{width}×3, and not {pictures.shape}")
+        return np.concatenate([self._block(kind, pictures) for kind in MAKERS[self.name]], 1)
 
     @cached_property
     def blocks(self) -> tuple[int, ...]:
@@ -110,17 +133,17 @@ class ClassicalMaker:
         """See Maker."""
         return tuple(_VARIANCES[block] for block in MAKERS[self.name])
 
-    def _block(self, kind: str, images: Pixels) -> Floats:
+    def _block(self, kind: str, pictures: Pixels) -> Floats:
         if kind == "hog":
-            return hog.hog(images, self.hog)
+            return hog.hog(pictures, self.hog)
         if kind == "colour":
-            return colour.colour_grid(images)
+            return colour.colour_grid(pictures)
         if kind == "hog-skimage":
-            return hog.hog_as_skimage(images)
+            return hog.hog_as_skimage(pictures)
         if kind == "patches":
             assert self.encoder is not None
-            return self.encoder(images)
-        return np.divide(images.reshape(len(images), math.prod(images.shape[1:])), 255, dtype=np.float32)
+            return self.encoder(pictures)
+        return np.divide(pictures.reshape(len(pictures), math.prod(pictures.shape[1:])), 255, dtype=np.float32)
 
     def parts(self) -> Parts:
         config: dict[str, object] = {
