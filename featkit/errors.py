@@ -9,6 +9,7 @@
     │   ├── ListMalformed                 a list of pictures or pairs that cannot be read
     │   ├── PosesMalformed                a file of poses that is none, or not whole
     │   ├── DatasetMalformed              a folder or a CSV file that holds no labelled pictures
+    │   ├── FeaturesDamaged               a file of features that is none, of another version, or not whole
     │   ├── ModelDamaged                  a model file that is none, of another version, or not whole
     │   └── ImageError                    the bytes are there, and no picture comes out
     │       ├── ImageEmpty                0 bytes
@@ -77,6 +78,10 @@ class PosesMalformed(InputError):
 
 class DatasetMalformed(InputError):
     code = "dataset"
+
+
+class FeaturesDamaged(InputError):
+    code = "features"
 
 
 class ModelDamaged(InputError):

@@ -15,6 +15,8 @@ from pathlib import Path
 from featkit.errors import FeatkitError, OutputError, OutputExists
 
 VERSION = 1
+#: What the names of files begin with that are being written.
+TEMPORARY = ".featkit-"
 
 
 def record(kind: str, /, **fields: object) -> dict[str, object]:
@@ -64,7 +66,7 @@ def replacing(path: str | os.PathLike[str], *, force: bool = False) -> Iterator[
     check_writable(path, force=force)
     target = _target(path)
     # A short name of its own: `path` may be as long as the file system allows.
-    temporary = target.with_name(f".featkit-{secrets.token_hex(6)}{target.suffix}")
+    temporary = target.with_name(f"{TEMPORARY}{secrets.token_hex(6)}{target.suffix}")
     try:
         try:
             temporary.touch(exist_ok=False)
