@@ -5,6 +5,7 @@
     print(result.verdict, result.matrix)
     featkit.stitch(["a.jpg", "b.jpg", "c.jpg"]).save("panorama.jpg")
     featkit.classify("flowers/").model.save("flowers.fk")
+    featkit.extract(["a.jpg", "b.jpg"], features="hog").values["hog"]
 
 Public names are loaded when they are first used; importing featkit loads nothing else.
 """
@@ -17,6 +18,9 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from featkit.cache import Cache
     from featkit.errors import FeatkitError
+    from featkit.extraction.config import ExtractConfig
+    from featkit.extraction.formats import read as read_features
+    from featkit.extraction.pipeline import extract
     from featkit.images import DecodeOptions
     from featkit.learning.config import ClassifyConfig
     from featkit.learning.model import Model, load_model
@@ -39,6 +43,7 @@ _HOME = {
     "ClassifyConfig": "featkit.learning.config",
     "DecodeOptions": "featkit.images",
     "Estimate": "featkit.local.geometry",
+    "ExtractConfig": "featkit.extraction.config",
     "FeatkitError": "featkit.errors",
     "Features": "featkit.local.features",
     "MatchConfig": "featkit.local.config",
@@ -50,9 +55,11 @@ _HOME = {
     "Stitched": "featkit.stitching.pipeline",
     "Subject": "featkit.local.subjects",
     "classify": "featkit.learning.pipeline",
+    "extract": "featkit.extraction.pipeline",
     "load_model": "featkit.learning.model",
     "match": "featkit.local.pipeline",
     "match_pairs": "featkit.local.pipeline",
+    "read_features": "featkit.extraction.formats:read",
     "stitch": "featkit.stitching.pipeline",
     "stitch_all": "featkit.stitching.pipeline",
 }
@@ -62,6 +69,7 @@ __all__ = [
     "ClassifyConfig",
     "DecodeOptions",
     "Estimate",
+    "ExtractConfig",
     "FeatkitError",
     "Features",
     "MatchConfig",
@@ -74,9 +82,11 @@ __all__ = [
     "Subject",
     "__version__",
     "classify",
+    "extract",
     "load_model",
     "match",
     "match_pairs",
+    "read_features",
     "stitch",
     "stitch_all",
 ]
@@ -85,7 +95,8 @@ __all__ = [
 def __getattr__(name: str) -> Any:
     if name not in _HOME:
         raise AttributeError(f"module 'featkit' has no attribute {name!r}")
-    value = getattr(import_module(_HOME[name]), name)
+    module, _, there = _HOME[name].partition(":")
+    value = getattr(import_module(module), there or name)
     globals()[name] = value
     return value
 

