@@ -11,6 +11,7 @@
     │   ├── DatasetMalformed              a folder or a CSV file that holds no labelled pictures
     │   ├── FeaturesDamaged               a file of features that is none, of another version, or not whole
     │   ├── ModelDamaged                  a model file that is none, of another version, or not whole
+    │   ├── ModelMismatch                 a model, and pictures' features made otherwise than it was trained on
     │   └── ImageError                    the bytes are there, and no picture comes out
     │       ├── ImageEmpty                0 bytes
     │       ├── ImageUnknown              not one of the formats featkit reads
@@ -86,6 +87,10 @@ class FeaturesDamaged(InputError):
 
 class ModelDamaged(InputError):
     code = "model"
+
+
+class ModelMismatch(InputError):
+    code = "mismatch"
 
 
 class ImageError(InputError):

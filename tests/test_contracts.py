@@ -73,3 +73,44 @@ def test_what_makes_no_sense_is_refused(wrong: dict) -> None:
     Contract(**right)
     with pytest.raises(UsageError):
         Contract(**{**right, **wrong})
+
+
+@pytest.mark.parametrize(
+    ("contract", "side", "resize"),
+    [
+        (Contract("shorter", 256, (224, 224), "bicubic", (0.5,) * 3, (0.5,) * 3), 128, 146),
+        (Contract("shorter", 342, (299, 299), "bilinear", (0.5,) * 3, (0.5,) * 3), 150, 172),
+        (Contract("squash", 256, (256, 256), "bicubic", (0.5,) * 3, (0.5,) * 3), 96, 96),
+        (Contract("shorter", 232, (224, 224), "bilinear", (0.5,) * 3, (0.5,) * 3), 448, 464),
+        (Contract("shorter", 100, (224, 224), "bilinear", (0.5,) * 3, (0.5,) * 3), 1, 1),
+    ],
+)
+def test_of_another_side(contract: Contract, side: int, resize: int) -> None:
+    """As much of a picture is cropped, to a pixel; of one that is enlarged, nothing."""
+    other = contract.of_side(side)
+    assert other.rule == {"shorter": "cover", "squash": "squash"}[contract.rule]
+    assert (other.resize, other.crop) == (resize, (side, side))
+    assert other.of_side(contract.crop[0]).crop == contract.crop
+    assert contract.of_side(contract.crop[0]) == contract
+    changed = dict.fromkeys(("rule", "resize", "crop"))
+    assert {**other.record(), **changed} == {**contract.record(), **changed}
+    for size in ((50, 40), (333, 500)):
+        assert other.cropped(photo(*size)).shape == (3, side, side)
+
+
+@pytest.mark.parametrize(
+    ("size", "resized"),
+    [
+        ((32, 32), (128, 128)),
+        ((30, 60), (128, 256)),
+        ((140, 130), (140, 130)),
+        ((146, 300), (146, 300)),
+        ((600, 400), (219, 146)),
+    ],
+)
+def test_a_small_picture_is_enlarged_no_further_than_the_crop_takes(
+    size: tuple[int, int], resized: tuple[int, int]
+) -> None:
+    contract = Contract("shorter", 256, (224, 224), "bicubic", (0.5,) * 3, (0.5,) * 3).of_side(128)
+    assert contract.resized(*size) == resized
+    assert contract.cropped(photo(*size)).shape == (3, 128, 128)

@@ -34,7 +34,7 @@ from featkit.errors import (
 )
 from featkit.extraction import engine
 from featkit.extraction.engine import Rows, common_size, extract, sample_pictures
-from featkit.extraction.makers import ClassicalMaker, Maker, make
+from featkit.extraction.makers import ClassicalMaker, Kept, Maker, make
 from featkit.images import DecodeOptions
 
 Images = npt.NDArray[np.uint8]
@@ -69,6 +69,10 @@ class Recorder:
 
     def parts(self) -> tuple[dict[str, object], dict[str, npt.NDArray[Any]]]:
         return {"name": self.name}, {"factor": np.array(self.factor)}
+
+    @property
+    def kept(self) -> Kept:
+        return Kept(self.parts(), {"views": sum(self.blocks)})
 
 
 def noise(height: int, width: int, seed: int) -> Images:
@@ -323,6 +327,55 @@ class TestLargeFiles:
         Path(paths[3]).write_bytes(original)
         (rows,) = rows_of(paths, cache=open_cache())
         assert rows.indices.tolist() == [0, 1, 2, 3, 4]
+
+
+class Several(Recorder):
+    """A maker of some of three colours, each kept for itself."""
+
+    def __init__(self, *colours: int) -> None:
+        super().__init__(blocks=(SIZE[0] * SIZE[1],) * len(colours))
+        self.colours = colours
+
+    def __call__(self, pictures: Images) -> npt.NDArray[np.float32]:
+        self.asked.append(len(pictures))
+        planes = [pictures[..., colour].reshape(len(pictures), -1) for colour in self.colours]
+        return np.concatenate(planes, 1).astype(np.float32)
+
+    @property
+    def kept(self) -> Kept:
+        widths = {f"colour/{colour}": width for colour, width in zip(self.colours, self.blocks, strict=True)}
+        return Kept(({"name": "colours"}, {}), widths)
+
+
+class TestKeptApart:
+    @pytest.mark.parametrize("mirrored", [False, True])
+    def test_what_any_run_has_made_is_not_made_again(self, tmp_path: Path, mirrored: bool) -> None:
+        paths = write(tmp_path, 5)
+        for colours, made in (((2, 0), True), ((0,), False), ((0, 2), False), ((1, 2), True), ((0, 1, 2), False)):
+            maker = Several(*colours)
+            (rows,) = rows_of(paths, maker, mirrored=mirrored, cache=open_cache())
+            assert (rows.cached, maker.asked) == (not made, [5] * (1 + mirrored) * made)
+            assert_same([rows], rows_of(paths, Several(*colours), mirrored=mirrored))
+        assert open_cache().info().entries == 1
+
+    def test_what_is_of_fewer_pictures_is_made_again(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Memory was short for one of them: what was made then does not stand beside what is made now."""
+        paths = write(tmp_path, 4)
+        prepared, short = Several.prepared, Path(paths[2]).read_bytes()
+
+        def in_little_memory(maker: Several, data: bytes, decode: DecodeOptions, path: str) -> Images:
+            if data == short:
+                raise ImageTooLarge("there is not enough memory to decode it", path=path)
+            return prepared(maker, data, decode, path)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(Several, "prepared", in_little_memory)
+            (rows,) = rows_of(paths, Several(0), cache=open_cache())
+            assert rows.indices.tolist() == [0, 1, 3]
+        for colours, cached in (((1,), False), ((0, 1), False), ((0, 1), True)):
+            (rows,) = rows_of(paths, Several(*colours), cache=open_cache())
+            assert (rows.indices.tolist(), rows.cached) == ([0, 1, 2, 3], cached)
+            assert_same([rows], rows_of(paths, Several(*colours)))
 
 
 @pytest.mark.usefixtures("chunks_of_four")

@@ -14,8 +14,10 @@ from small_networks import CONTRACT, SIDE, Small, backbone, pictures, seeded, sm
 from torch import Tensor, nn
 from torchvision.models import SwinTransformer, VisionTransformer
 
+from featkit.deep import backbones
 from featkit.deep.config import FeatureConfig
 from featkit.deep.features import Extractor
+from featkit.deep.stages import stages
 from featkit.errors import UsageError
 
 # Of what was folded and laid out otherwise: float32 that is summed in another order.
@@ -107,6 +109,34 @@ class TestPooling:
         for pool, wanted in {"avg": values.mean((1, 2)), "max": values.amax((1, 2)), "none": values}.items():
             np.testing.assert_allclose(of(network, batch, "features.1", pool=pool)[0], wanted, **CLOSE, err_msg=pool)
 
+    @pytest.mark.parametrize("side", [64, 96])
+    def test_maps_of_as_many_channels_as_places(self, side: int) -> None:
+        """24 × 24 places of 24 channels, last: which are which is seen of a picture of another size."""
+        network = seeded(SwinTransformer, [4, 4], 24, [2, 2], [2, 4], [4, 4], num_classes=5)
+        batch, contract = pictures(2, side), CONTRACT.of_side(side)
+        values = hooked(network, batch, "features.1")
+        assert values.shape == (2, side // 4, side // 4, 24)
+        extractor = Extractor(backbone(copy.deepcopy(network), contract), FeatureConfig(("features.1",)))
+        np.testing.assert_allclose(extractor(batch)[0], values.mean((1, 2)), **CLOSE)
+
+    def test_maps_of_as_many_channels_as_places_with_the_channels_first(self) -> None:
+        batch, contract = pictures(2, 16), CONTRACT.of_side(16)
+        values = hooked(small(), batch, "conv1")
+        assert values.shape == (2, 8, 8, 8)
+        extractor = Extractor(backbone(small(), contract), FeatureConfig(("conv1",)))
+        np.testing.assert_allclose(extractor(batch)[0], values.mean((2, 3)), **CLOSE)
+
+    def test_maps_of_as_many_channels_as_places_of_a_network_that_takes_one_size(self) -> None:
+        class Strict(Small):
+            def forward(self, batch: Tensor) -> Tensor:
+                assert batch.shape[-1] == 16
+                found: Tensor = super().forward(batch)
+                return found
+
+        network, batch = unsettle(seeded(Strict)).eval(), pictures(2, 16)
+        extractor = Extractor(backbone(copy.deepcopy(network), CONTRACT.of_side(16)), FeatureConfig(("conv1",)))
+        np.testing.assert_allclose(extractor(batch)[0], hooked(network, batch, "conv1").mean((2, 3)), **CLOSE)
+
     def test_shapes_are_those_of_one_picture(self, transformer: nn.Module) -> None:
         for network, layers, pool, expected in (
             (small(), ("conv1", "head"), "none", ((8, 16, 16), (12,))),
@@ -133,6 +163,35 @@ class TestPasses:
         one, other = of(network, batch, "conv1", "act2"), of(network, batch, "act2", "conv1")
         for found, expected in zip(one, reversed(other), strict=True):
             np.testing.assert_array_equal(found, expected)
+
+    @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+    def test_to_the_last_bit_a_layer_is_the_same_whichever_others_are_taken(self, dtype: torch.dtype) -> None:
+        """Unless one of these keeps a convolution from being folded, which is told."""
+        names = ["conv1", "bn1", "act1", "conv2", "bn2", "act2", "pool", "head", "fc"]
+        batch, found = pictures(5), {}
+        rng = np.random.default_rng(0)
+        chosen = [[name] for name in names] + [list(rng.permutation(names)[: rng.integers(2, 9)]) for _ in range(20)]
+        for layers in chosen:
+            extractor = Extractor(backbone(small()), FeatureConfig(tuple(layers)), dtype=dtype)
+            assert extractor.depends_on == tuple(f"conv{n}" for n in (1, 2) if {f"conv{n}", f"bn{n}"} & {*layers})
+            for name, values in zip(layers, extractor(batch), strict=True):
+                expected = found.setdefault((name, extractor.depends_on), values)
+                np.testing.assert_array_equal(values, expected)
+
+    @pytest.mark.parametrize("name", ["lite0", "shufflenet_v2_x0_5", "squeezenet1_1", "timm:test_vit", "resnet18"])
+    def test_so_it_is_with_the_stages_of_known_networks(self, name: str) -> None:
+        shape = (3, 160, 160)
+        names = stages(backbones.load(name, "random").network, shape)
+        batch = pictures(3, 160)
+
+        def made(*layers: str) -> list[np.ndarray]:
+            loaded = backbones.of_input(backbones.load(name, "random"), 160)
+            extractor = Extractor(loaded, FeatureConfig(layers))
+            assert extractor.depends_on == ()
+            return extractor(batch)
+
+        for layer, values in zip(names, made(*names), strict=True):
+            np.testing.assert_array_equal(made(layer)[0], values, err_msg=layer)
 
     def test_what_computes_in_place_changes_nothing_that_was_taken(self) -> None:
         network, batch = small(), pictures(2)

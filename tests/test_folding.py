@@ -11,7 +11,7 @@ from small_networks import seeded, small, unsettle
 from torch import Tensor, nn
 
 from featkit.deep import backbones
-from featkit.deep.folding import fold_normalisations
+from featkit.deep.folding import fold_normalisations, held_apart
 
 
 def noise(side: int, seed: int = 0) -> Tensor:
@@ -64,6 +64,8 @@ def test_a_kept_module_gives_what_it_gave(name: str) -> None:
     network = small()
     before = copy.deepcopy(network)
     kept = network.get_submodule(name)
+    assert held_apart(network, noise(32), kept=[]) == ()
+    assert held_apart(network, noise(32), kept=[kept]) == ("conv1",)
     assert fold_normalisations(network, noise(32), kept=[kept]) == 1
     assert norms(network) == 1
     assert network.get_submodule(name) is kept

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import json
+import re
 from collections.abc import Callable
 from itertools import pairwise
 from typing import Any
@@ -17,12 +18,13 @@ from hypothesis import strategies as st
 from skimage import feature
 
 from featkit.arrays import pack, unpack
+from featkit.cache import Cache
 from featkit.classical.colour import colour_grid
 from featkit.classical.hog import HogConfig, hog
 from featkit.classical.patches import PatchConfig, learn_patches
 from featkit.errors import UsageError
 from featkit.extraction import makers
-from featkit.extraction.makers import LARGEST_SIDE, MAKERS, ClassicalMaker, Maker, from_parts, make
+from featkit.extraction.makers import LARGEST_SIDE, MAKERS, ClassicalMaker, Maker, from_parts, make, recorded, source_of
 
 Images = npt.NDArray[np.uint8]
 
@@ -209,6 +211,26 @@ class TestMake:
 def stored(maker: Maker) -> tuple[dict[str, Any], dict[str, npt.NDArray[Any]]]:
     config, arrays = maker.parts()
     return json.loads(json.dumps(config)), unpack(bytes(pack(arrays)))
+
+
+class TestSource:
+    @pytest.mark.parametrize("name", MAKERS)
+    def test_it_is_its_own(self, name: str) -> None:
+        """There is nothing to load, and nothing that may be another elsewhere."""
+        maker = made(name)
+        assert maker.source is maker
+        assert maker.source.opened(count=3, cache=Cache(None), jobs=1) is maker
+
+    @pytest.mark.parametrize("name", ["hog", "hog-skimage", "pixels"])
+    def test_of_what_a_file_of_features_says(self, name: str) -> None:
+        maker, pictures = made(name), noise(5, 28, 24)
+        record = json.loads(json.dumps(recorded(maker)))
+        assert record == maker.parts()[0]
+        again = source_of(record, name).opened(count=5, cache=Cache(None), jobs=1)
+        np.testing.assert_array_equal(again(pictures), maker(pictures))
+        for other in ("head", "hog+patches"):
+            with pytest.raises(ValueError, match=f"by {name}, and not by {re.escape(other)}"):
+                source_of(record, other)
 
 
 class TestParts:

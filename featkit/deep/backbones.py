@@ -9,8 +9,9 @@ import difflib
 import fnmatch
 import re
 from collections import OrderedDict
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,12 +20,12 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from featkit.deep import hub, lite
+from featkit.deep.config import RANDOM
 from featkit.deep.contracts import Contract, of_timm, of_torchvision
 from featkit.deep.weights import Progress, at_address, first_line, hub_file, of_file, sha256
 from featkit.errors import DependencyError, FeatkitError, InputError, UsageError
 
 TIMM = "timm:"
-RANDOM = "random"
 #: EfficientNet-Lite's own: the sides that timm's networks of these numbers are made for.
 _LITE_SIDES = {"lite0": 224, "lite1": 240, "lite2": 260}
 _LITE_MARGIN = 32
@@ -127,6 +128,28 @@ def summary(name: str) -> Summary:
         head, dims = None, None
     parameters = sum(each.numel() for each in network.parameters())
     return Summary(name, parameters, (3, height, width), head, dims, is_here(name))
+
+
+def of_input(backbone: Backbone, side: int) -> Backbone:
+    """The same, for pictures of so many pixels a side. Raises UsageError where the network does not take them."""
+    contract = backbone.contract.of_side(side)
+    shape, (width, height) = (3, side, side), backbone.contract.crop
+    with taking(backbone.name, shape, (3, height, width)), torch.no_grad():
+        backbone.network(torch.zeros(1, *shape))
+    return replace(backbone, contract=contract)
+
+
+@contextmanager
+def taking(name: str, shape: tuple[int, ...], own: tuple[int, ...]) -> Iterator[None]:
+    """For a picture that goes through a network: what that raises is UsageError, where its shape is not the network's
+    own. Both are channels, height and width."""
+    try:
+        yield
+    except (RuntimeError, ValueError, AssertionError, IndexError) as error:
+        if shape == own:
+            raise
+        found, known = ("x".join(map(str, each)) for each in (shape, own))
+        raise UsageError(f"{name} does not take {found}: {first_line(error)}", hint=f"its own is {known}") from error
 
 
 def contract_of(name: str) -> Contract:

@@ -31,6 +31,7 @@ class Computes(Protocol):
     """As an Extractor: uint8 N×H×W×3 to float32 N×…, a layer each."""
 
     shapes: tuple[tuple[int, ...], ...]
+    depends_on: tuple[str, ...]
 
     def __call__(self, pictures: Pixels, /) -> list[Floats]: ...
 
@@ -123,13 +124,25 @@ class _OneAtATime:
     """On a card: one batch after the other, halved where its memory is too small."""
 
     def __init__(self, extractor: Extractor) -> None:
-        self.shapes = extractor.shapes
+        self.shapes, self.depends_on = extractor.shapes, extractor.depends_on
         self._extractor = extractor
         self._lock = threading.Lock()
 
     def __call__(self, pictures: Pixels) -> list[Floats]:
         with self._lock:
             return halving(self._extractor, pictures)
+
+
+class OneLayer:
+    """Of what computes several."""
+
+    def __init__(self, compute: Computes, place: int) -> None:
+        self.shapes: tuple[tuple[int, ...], ...] = (compute.shapes[place],)
+        self.depends_on = compute.depends_on
+        self._compute, self._place = compute, place
+
+    def __call__(self, pictures: Pixels, /) -> list[Floats]:
+        return [self._compute(pictures)[self._place]]
 
 
 def halving(compute: Callable[[Pixels], list[Floats]], pictures: Pixels) -> list[Floats]:

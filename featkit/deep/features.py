@@ -24,7 +24,7 @@ from torch.utils.hooks import RemovableHandle
 
 from featkit.deep.backbones import Backbone, classifier
 from featkit.deep.config import HEAD, FeatureConfig
-from featkit.deep.folding import fold_normalisations
+from featkit.deep.folding import fold_normalisations, held_apart
 from featkit.errors import UsageError
 from featkit.images import Pixels
 
@@ -37,7 +37,10 @@ _CHOOSE = "choose another that featkit backbones NAME lists"
 
 class Extractor:
     """uint8 N×H×W×3 of the contract's crop to float32 N×D, a layer each; without pooling N×C×H×W, N×H×W×C or
-    N×places×C, as the network has it. A result depends on its picture alone. shapes: of each layer's for one picture.
+    N×places×C, as the network has it. A result depends on its picture alone.
+
+    layers: their names. shapes: of each one's for one picture. depends_on: empty where each layer's numbers are the
+    same to the last bit, whichever others are asked for; else what makes the difference, as names.
 
     Raises UsageError for a layer that there is not, that is not reached, or gives nothing that can be pooled so.
     """
@@ -48,14 +51,17 @@ class Extractor:
         """device: "cpu", "cuda" or "mps". dtype: that the network computes in. The backbone's network is changed."""
         self.device, self._dtype = torch.device(device), dtype
         self._contract = backbone.contract
+        self.layers = config.layers
         self._network = backbone.network.to(self.device)
         self._taps = [_Tap(self._network, layer, config) for layer in config.layers]
         width, height = backbone.contract.crop
-        noise = np.random.default_rng(0).integers(0, 256, (1, height, width, 3), np.uint8)
+        noise = _noise(width, height)
         self._network.eval()
         with torch.no_grad():
-            _count_calls(self._taps, lambda: self._network(self._input(noise)))
-            fold_normalisations(self._network, self._input(noise), kept=[tap.module for tap in self._taps])
+            _look(self._taps, lambda side: self._network(self._input(_noise(side, side))), width)
+            kept = [tap.module for tap in self._taps]
+            self.depends_on = held_apart(self._network, self._input(noise), kept)
+            fold_normalisations(self._network, self._input(noise), kept)
         self._pass = _Pass()
         for tap in self._taps:
             tap.attach(self._pass)
@@ -90,6 +96,10 @@ class Extractor:
         return self._contract.normalised(batch)
 
 
+def _noise(width: int, height: int) -> Pixels:
+    return np.random.default_rng(0).integers(0, 256, (1, height, width, 3), np.uint8)
+
+
 class _Graph(nn.Module):
     def __init__(self, extractor: Extractor) -> None:
         super().__init__()
@@ -116,11 +126,11 @@ class _Reached(Exception):
 
 class _Tap:
     """What is taken from one layer. calls: how many times its module is run in a pass; what it gives last is taken.
-    last: whether no other layer comes after it."""
+    last: whether no other layer comes after it. channels_last: its maps are N×H×W×C, as those of Swin and its like."""
 
     def __init__(self, network: nn.Module, layer: str, config: FeatureConfig) -> None:
         self.layer, self.config = layer, config
-        self.calls, self.finished, self.last = 0, 0, False
+        self.calls, self.last, self.channels_last = 0, False, False
         modules = dict(network.named_modules())
         name = classifier(network) if layer == HEAD else layer
         if not layer or name not in modules:
@@ -177,10 +187,7 @@ class _Tap:
         """N×C×places."""
         if value.dim() == 3:
             return value[:, self.prefix_tokens :].transpose(1, 2)
-        # Pictures are square here. Swin and its like have their channels last.
-        if value.shape[1] == value.shape[2] != value.shape[3]:
-            return value.flatten(1, 2).transpose(1, 2)
-        return value.flatten(2)
+        return value.flatten(1, 2).transpose(1, 2) if self.channels_last else value.flatten(2)
 
 
 _POOLED: dict[str, Callable[[Tensor], Tensor]] = {
@@ -190,25 +197,44 @@ _POOLED: dict[str, Callable[[Tensor], Tensor]] = {
 }
 
 
-def _count_calls(taps: Sequence[_Tap], run: Callable[[], Any]) -> None:
-    """Find out how often each is run, and which is done last."""
-    finished = 0
+def _look(taps: Sequence[_Tap], run: Callable[[int], Any], side: int) -> None:
+    """Find out how often each is run, which is done last, and how their maps lie. run: a pass, of a picture of so many
+    pixels a side. side: of those that come."""
+    seen = _seen(taps, lambda: run(side))
+    for tap in taps:
+        shapes = [shape for each, shape in seen if each is tap]
+        if not shapes:
+            raise UsageError(f"nothing goes through the layer {tap.layer!r}", hint=_CHOOSE)
+        tap.calls = len(shapes)
+        if len(shapes[-1]) == 4:
+            _, *sides = shapes[-1]
+            tap.channels_last = sides[0] == sides[1] != sides[2]  # pictures are square here
+            if sides[0] == sides[1] == sides[2]:
+                tap.channels_last = _keeps_its_last_side(tap, shapes[-1], lambda: run(2 * side))
+    seen[-1][0].last = True
 
-    def count(tap: _Tap) -> Callable[[Any], None]:
-        def called(_: Any) -> None:
-            nonlocal finished
-            finished += 1
-            tap.calls, tap.finished = tap.calls + 1, finished
 
-        return called
+def _keeps_its_last_side(tap: _Tap, shape: tuple[int, ...], run: Callable[[], Any]) -> bool:
+    """Whether the last side of what a layer gives stays where the picture is another; False where the network does not
+    take it."""
+    try:
+        *_, (_, other) = _seen([tap], run)
+    except (RuntimeError, ValueError, AssertionError, IndexError):
+        return False
+    return other[-1] == shape[-1]
 
-    hooks = [tap.hook(count(tap)) for tap in taps]
+
+def _seen(taps: Sequence[_Tap], run: Callable[[], Any]) -> list[tuple[_Tap, tuple[int, ...]]]:
+    """Which of them a pass goes through, in order, and the shape of what each gives; () where that is no tensor."""
+    seen: list[tuple[_Tap, tuple[int, ...]]] = []
+
+    def see(tap: _Tap) -> Callable[[Any], None]:
+        return lambda value: seen.append((tap, tuple(value.shape) if isinstance(value, Tensor) else ()))
+
+    hooks = [tap.hook(see(tap)) for tap in taps]
     try:
         run()
     finally:
         for hook in hooks:
             hook.remove()
-    for tap in taps:
-        if not tap.calls:
-            raise UsageError(f"nothing goes through the layer {tap.layer!r}", hint=_CHOOSE)
-    max(taps, key=lambda tap: tap.finished).last = True
+    return seen

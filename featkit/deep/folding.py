@@ -40,6 +40,12 @@ def fold_normalisations(network: nn.Module, picture: Tensor, kept: Sequence[nn.M
     return 0
 
 
+def held_apart(network: nn.Module, picture: Tensor, kept: Sequence[nn.Module]) -> tuple[str, ...]:
+    """Names of the convolutions that `fold_normalisations` would change, and does not because of what is kept."""
+    free, folded = ([convolution for convolution, _ in _pairs(network, picture, each)] for each in ((), kept))
+    return tuple(name for name, module in network.named_modules() if module in free and module not in folded)
+
+
 def _pairs(network: nn.Module, picture: Tensor, kept: Sequence[nn.Module]) -> list[tuple[nn.Conv2d, nn.BatchNorm2d]]:
     """Convolutions, and the normalisations that take what comes out of them, and out of none that is kept."""
     # The tensors, too: as long as they live no other one has their id.

@@ -40,6 +40,7 @@ class Compiled:
         import openvino
 
         self.shapes = extractor.shapes
+        self.depends_on = extractor.layers  # what is given is not fused with what comes after it
         self._shape = pictures, size[1], size[0], 3
         example = torch.zeros(2, *self._shape[1:], dtype=torch.uint8)
         with warnings.catch_warnings():  # of the tracer, about sizes that do not change here

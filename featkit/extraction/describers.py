@@ -15,12 +15,12 @@ import numpy.typing as npt
 from threadpoolctl import threadpool_limits
 
 from featkit.cache import Cache
-from featkit.errors import FeatkitError, InputError, UsageError
+from featkit.errors import InputError, UsageError
 from featkit.extraction import engine
 from featkit.extraction.config import ExtractConfig
-from featkit.extraction.makers import Maker, make
+from featkit.extraction.makers import Maker, make, recorded
 from featkit.extraction.networks import network_maker
-from featkit.extraction.tables import Field, Table
+from featkit.extraction.tables import Field, Table, error_text
 from featkit.images import DecodeOptions
 from featkit.local import features as local_features
 from featkit.local.describing import describe, detection_key
@@ -113,7 +113,7 @@ class Vectors:
     @property
     def config(self) -> Mapping[str, Any]:
         return {
-            "maker": self.maker.parts()[0],
+            "maker": recorded(self.maker),
             "decode": asdict(self.decode),
             "engine": engine.VERSION,
             "opencv": cv2.__version__,
@@ -158,11 +158,6 @@ def _as_dtype(field: Field, values: npt.NDArray[np.float32]) -> npt.NDArray[Any]
     if (np.isinf(found) & np.isfinite(values)).any():
         raise UsageError(f"{field.name} has values too large for {field.dtype}", hint="leave out --dtype")
     return found
-
-
-def error_text(error: FeatkitError | None) -> str:
-    """As tables have it."""
-    return "" if error is None else f"{error.code}: {error.message}"
 
 
 # --- keypoints

@@ -130,7 +130,7 @@ class _Extraction:
         self.pictures_a_chunk = maker.pictures_at_once
         self._paths, self._maker, self._mirrored, self._decode, self._cache = paths, maker, mirrored, decode, cache
         self._read = read
-        config, arrays = maker.parts()
+        (config, arrays), self._widths = maker.kept.parts, maker.kept.widths
         self._key_config = {
             "maker": config,
             # Weights of some megabytes: not where nothing is kept.
@@ -164,22 +164,37 @@ class _Extraction:
             config=self._key_config,
             libraries={"opencv": cv2.__version__},
         )
-        stored = self._cache.get(key)
-        if stored is not None:
+        stored = self._cache.get(key) or {}
+        if stored.keys() >= self._widths.keys():
             indices = start + stored["indices"]
             others = {place: files[place] for place in files.keys() - set(indices.tolist())}
             # They could not be decoded, and why is not stored. If one can be now, memory was short at that time.
             again, _, undecoded = self._decoded(others)
             if not again:
-                return Rows(start, indices, tuple(stored["views"]), _in_order(unread | undecoded), digests, True)
+                views = self._joined(stored)
+                return Rows(start, indices, tuple(views), _in_order(unread | undecoded), digests, True)
         readable, pixels, undecoded = self._decoded(files)
         views = np.empty((1 + self._mirrored, len(pixels), sum(self._maker.blocks)), np.float32)
         for view, seen in zip(views, (pixels, pixels[:, :, ::-1]), strict=False):
             self._stop_if_asked()
             view[:] = self._maker(seen)
         indices = np.array(readable, np.int64)
-        self._cache.put(key, {"indices": indices - start, "views": views})
+        self._keep(key, indices - start, views, stored)
         return Rows(start, indices, tuple(views), _in_order(unread | undecoded), digests, False)
+
+    def _joined(self, stored: Mapping[str, Floats]) -> Floats:
+        """float32 V×N×D of what is stored under the maker's names."""
+        found = [stored[name] for name in self._widths]
+        return found[0] if len(found) == 1 else np.concatenate(found, 2)
+
+    def _keep(self, key: str, indices: npt.NDArray[np.int64], views: Floats, stored: Mapping[str, Floats]) -> None:
+        """Put them into the cache, beside what is stored of the same pictures under other names."""
+        others = stored if np.array_equal(stored.get("indices", ()), indices) else {}
+        ends = np.cumsum(list(self._widths.values()))
+        parts = {
+            name: views[:, :, end - width : end] for (name, width), end in zip(self._widths.items(), ends, strict=True)
+        }
+        self._cache.put(key, {**others, "indices": indices, **parts})
 
     def _decoded(self, files: Mapping[int, _File]) -> tuple[list[int], Pixels, dict[int, InputError]]:
         """Which can be decoded, these at the maker's size, and the errors of the others."""

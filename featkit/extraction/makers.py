@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from featkit import images
+from featkit.cache import Cache
 from featkit.classical import colour, hog, patches
 from featkit.classical.hog import HogConfig
 from featkit.classical.patches import PatchConfig, PatchEncoder
@@ -30,6 +31,8 @@ MAKERS: Mapping[str, tuple[str, ...]] = {
     "hog+patches": ("hog", "colour", "patches"),
     "pixels": ("pixels",),
 }
+#: What is recorded as the name of a maker of a network's vectors, none of MAKERS.
+NETWORK = "network"
 #: Pixels a side of the pictures that vectors are made of: eight of them are 400 MB.
 LARGEST_SIDE = 4096
 
@@ -54,6 +57,42 @@ _PIXELS_AT_ONCE = 1 << 18
 _MOST_AT_ONCE = 256
 _FEWEST_AT_ONCE = 8
 _PATCH_ARRAYS = ("whitening", "atoms", "mean", "projection")
+
+
+@dataclass(frozen=True)
+class Kept:
+    """How a maker's vectors are kept. widths: of what stands beside one another in them, by name; together D. parts:
+    what all of these depend on: another maker with the same parts gives the same numbers, to the last bit, under the
+    names that both have."""
+
+    parts: Parts
+    widths: Mapping[str, int]
+
+
+class Source(Protocol):
+    """What a model file keeps of a Maker: enough to have the same vectors of other pictures, wherever it is read."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """See Maker."""
+
+    @property
+    def blocks(self) -> tuple[int, ...]:
+        """See Maker."""
+
+    @property
+    def variances(self) -> tuple[float, ...]:
+        """See Maker."""
+
+    def parts(self) -> Parts:
+        """What `from_parts` takes: a configuration that JSON holds, and named arrays."""
+
+    def opened(self, *, count: int, cache: Cache, jobs: int) -> Maker:
+        """The maker, on this machine. count: of the pictures that it is for. jobs: threads that call it at once. Raises
+        ModelMismatch where only one of other vectors can be had here, and what `networks.network_maker` raises."""
 
 
 class Maker(Protocol):
@@ -85,13 +124,22 @@ class Maker(Protocol):
         """float32 N×D of uint8 N×H×W×3, D the sum of `blocks`; a vector depends on its picture alone."""
 
     def parts(self) -> Parts:
-        """What it is made of, to be stored: a configuration that JSON holds, and named arrays."""
+        """What its vectors depend on, to the last bit: a configuration that JSON holds, and named arrays."""
+
+    @property
+    def kept(self) -> Kept:
+        """How its vectors are kept, so that they need not be made again."""
+
+    @property
+    def source(self) -> Source:
+        """What is kept of it in a model file."""
 
 
 @dataclass(frozen=True, eq=False)
 class ClassicalMaker:
-    """A Maker without networks. name: one of MAKERS. hog, encoder: for the block of HOG and for that of patches, None
-    where there is none. Raises UsageError for sizes that make no sense, ValueError for what does not fit the name."""
+    """A Maker without networks, and its own Source. name: one of MAKERS. hog, encoder: for the block of HOG and for
+    that of patches, None where there is none. Raises UsageError for sizes that make no sense, ValueError for what does
+    not fit the name."""
 
     name: str
     size: tuple[int, int]
@@ -158,6 +206,20 @@ class ClassicalMaker:
         config["patches"] = asdict(self.encoder.config)
         return config, {name: getattr(self.encoder, name) for name in _PATCH_ARRAYS}
 
+    @property
+    def kept(self) -> Kept:
+        """See Maker: as a whole."""
+        return Kept(self.parts(), {"views": sum(self.blocks)})
+
+    @property
+    def source(self) -> ClassicalMaker:
+        """See Maker."""
+        return self
+
+    def opened(self, *, count: int, cache: Cache, jobs: int) -> ClassicalMaker:
+        """See Source."""
+        return self
+
 
 def make(name: str, size: tuple[int, int], sample: Callable[[], Pixels], learned: PatchConfig | None = None) -> Maker:
     """The maker of a name, for pictures of a size, (width, height).
@@ -178,11 +240,11 @@ def make(name: str, size: tuple[int, int], sample: Callable[[], Pixels], learned
     return made
 
 
-def from_parts(config: Mapping[str, Any], arrays: Mapping[str, npt.NDArray[Any]]) -> Maker:
-    """The maker with these parts. Raises ValueError where they do not fit together, or are of another version."""
+def from_parts(config: Mapping[str, Any], arrays: Mapping[str, npt.NDArray[Any]]) -> Source:
+    """What has these parts. Raises ValueError where they do not fit together, or are of another version."""
     try:
         made = _from_parts(config, arrays)
-        _ = made.blocks
+        _ = made.blocks, made.size
         if made.parts()[0] != config:
             raise ValueError("there is more or less in them than belongs to it")
     except Exception as error:  # Whoever wrote these parts by hand may make anything fail.
@@ -190,8 +252,32 @@ def from_parts(config: Mapping[str, Any], arrays: Mapping[str, npt.NDArray[Any]]
     return made
 
 
-def _from_parts(config: Mapping[str, Any], arrays: Mapping[str, npt.NDArray[Any]]) -> ClassicalMaker:
+def recorded(maker: Maker) -> dict[str, object]:
+    """What a file of features says of the maker of its vectors: all that they depend on, and what `source_of` takes."""
+    return {**maker.source.parts()[0], **maker.parts()[0]}
+
+
+def source_of(record: Mapping[str, Any], layer: str) -> Source:
+    """What makes the vectors of one name in a file of features. record: as `recorded` gives it. layer: that name, of a
+    network's layer or the maker's own. Raises ValueError where there is none of that name, or of this version."""
+    if record.get("name") != NETWORK:
+        if record.get("name") != layer:
+            raise ValueError(f"these are vectors by {record.get('name')}, and not by {layer}")
+        return from_parts(record, {})
+    from featkit.extraction.networks import NetworkSource
+
+    try:
+        return NetworkSource.from_record(record).of_layer(layer)
+    except Exception as error:  # as in from_parts
+        raise ValueError(f"these are no parts of a maker: {error}") from error
+
+
+def _from_parts(config: Mapping[str, Any], arrays: Mapping[str, npt.NDArray[Any]]) -> Source:
     name = config["name"]
+    if name == NETWORK:
+        from featkit.extraction.networks import NetworkSource  # which stands on this module
+
+        return NetworkSource.from_record(config)
     versions = {block: _VERSIONS[block] for block in MAKERS[name]}
     if config["versions"] != versions:
         raise ValueError(f"their versions are {config['versions']}, and this featkit has {versions}")
