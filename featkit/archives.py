@@ -5,6 +5,7 @@ An archive is looked through once; each picture is then read from where it lies,
 
 from __future__ import annotations
 
+import re
 import tarfile
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ from featkit.files import opened
 from featkit.sources import PICTURE_EXTENSIONS
 
 _EXTENSION = ".tar"
+_INSIDE = re.compile(r"(.*?\.tar)/(.+)", re.IGNORECASE | re.DOTALL)
 _COMPRESSED = (".tgz", ".tbz", ".txz", ".tar.gz", ".tar.bz2", ".tar.xz", ".tar.zst")
 
 
@@ -62,6 +64,13 @@ class PictureFiles:
             raise InputError("there is no picture in this archive", path=path)
         self._members.update(found)
         return list(found)
+
+
+def archive_of(name: str) -> tuple[str, str] | None:
+    """The archive, and the name inside it, that a picture's name as of `PictureFiles.paths` consists of; None for a
+    file's. By the text alone: a folder may be called so, too."""
+    found = _INSIDE.fullmatch(name)
+    return (found[1], found[2]) if found else None
 
 
 def _pictures_in(path: str) -> dict[str, _Member]:

@@ -11,18 +11,23 @@ import contextlib
 import csv
 import io
 import os
+import re
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 
+from featkit.archives import archive_of
 from featkit.errors import DatasetMalformed, FeatkitError, FileMissing, FileUnreadable, InputError, UsageError
 from featkit.sources import expand, natural_key, open_list
 
 # What splits are called, in lower case, and the field of Dataset that each is.
 _SPLITS = {"train": "train", "val": "validation", "valid": "validation", "validation": "validation", "test": "test"}
+# A shard of one is called so, too: train-0001.tar.
+_SPLIT_OF_ARCHIVE = re.compile(rf"(?:{'|'.join(_SPLITS)})(?=$|[-_.0-9])")
 # How pandas, R and spreadsheets write that there is no value. Other spellings, as none or na, are labels.
 _NO_LABEL = frozenset({"", "nan", "NaN", "null", "NULL", "None", "NA", "N/A", "n/a", "<NA>", "#N/A"})
 
@@ -30,6 +35,7 @@ _LAYOUT = (
     "a dataset is a folder with a folder of pictures for each class (DATA/cat/1.jpg, DATA/dog/1.jpg), the same inside "
     "train and val or test (DATA/train/cat/1.jpg), or a CSV file with the columns path,label[,split]"
 )
+_LABELS_ELSEWHERE = "give their labels by a CSV file with the columns path,label[,split]"
 
 
 @dataclass(frozen=True)
@@ -73,12 +79,40 @@ def read_dataset(name: str) -> Dataset:
     has a folder of a split without classes.
     """
     if os.path.isdir(name):  # noqa: PTH112 - Path("") is the current folder
-        return _read_folder(name)
+        return _read_folder(_Listed(name))
     if not os.path.lexists(name):
         raise FileMissing("there is no such folder or CSV file", path=name)
     if name.lower().endswith(".csv"):
         return _read_table(name)
     raise DatasetMalformed("this is neither a folder nor a CSV file", path=name, hint=_LAYOUT)
+
+
+def dataset_of_paths(paths: Sequence[str]) -> Dataset:
+    """The same of the paths of pictures alone, as they were recorded: the folders in them name splits and classes as
+    those of a folder do, and nobody looks whether anything is there. Each path is a picture, whatever it ends with.
+
+    The data begin at the innermost folder that all paths lie in. A tar archive is the folder that it would be unpacked
+    into: the one beside it of its name where its pictures lie in no folder, or where it is named as a split
+    (train.tar, val-0001.tar); the one where it lies itself where they have folders, as shards of one collection.
+
+    Raises DatasetMalformed where these folders hold no classes, as where all pictures are in one folder.
+    """
+    once = dict.fromkeys(paths)
+    places = _unpacked({path: os.path.normpath(path) for path in once})
+    if len({Path(place).is_absolute() for place in places.values()}) > 1 or any(map(_leads_up, places.values())):
+        places = {path: os.path.abspath(place) for path, place in places.items()}  # noqa: PTH100
+    folders = {os.path.dirname(place) for place in places.values()}  # noqa: PTH120
+    if len(folders) < 2:
+        where = "there are no pictures" if not folders else f"all pictures are in one folder, {min(folders) or '.'}"
+        raise DatasetMalformed(f"{where}, and the folder of a picture is its class", hint=_LABELS_ELSEWHERE)
+    root = os.path.commonpath(folders)
+    depth = len(Path(root).parts)
+    entries = {path: Path(place).parts[depth:] for path, place in places.items()}
+    try:
+        return _read_folder(_Recorded(root or ".", entries))
+    except DatasetMalformed as error:
+        # Another folder cannot be named: there may be none.
+        raise DatasetMalformed(error.message, path=error.path, hint=_LABELS_ELSEWHERE) from None
 
 
 def hold_out(split: Split, share: float, seed: int) -> tuple[Split, Split]:
@@ -117,20 +151,111 @@ def _dataset(splits: dict[str, list[tuple[str, str]]], failures: list[FeatkitErr
 # --- folders
 
 
-def _read_folder(root: str) -> Dataset:
+class _Folder(Protocol):
+    """Where splits, classes and pictures are looked for; what is hidden is not in it."""
+
+    @property
+    def path(self) -> str: ...
+
+    def folders(self) -> Mapping[str, _Folder]:
+        """Those in it by their names, in natural order. Raises FileUnreadable."""
+
+    def pictures(self, *, recursive: bool) -> Sequence[str]:
+        """In natural order; with `recursive` also those of folders inside, after its own. Raises InputError where there
+        are none, or they cannot be listed."""
+
+
+@dataclass(frozen=True)
+class _Listed:
+    """A folder of the disk."""
+
+    path: str
+
+    def folders(self) -> Mapping[str, _Folder]:
+        """See _Folder. Links to folders are among them."""
+        try:
+            with os.scandir(self.path) as listing:
+                found = {
+                    entry.name: entry.path for entry in listing if entry.is_dir() and not entry.name.startswith(".")
+                }
+        except OSError as error:
+            raise FileUnreadable(f"the folder cannot be listed: {error.strerror}", path=self.path) from error
+        return {name: _Listed(found[name]) for name in sorted(found, key=natural_key)}
+
+    def pictures(self, *, recursive: bool) -> Sequence[str]:
+        return expand([self.path], recursive=recursive)
+
+
+@dataclass(frozen=True)
+class _Recorded:
+    """A folder in the paths of pictures. entries: of each path below it the names of the folders from here on, and that
+    of the file."""
+
+    path: str
+    entries: Mapping[str, tuple[str, ...]]
+
+    def folders(self) -> Mapping[str, _Folder]:
+        found: dict[str, dict[str, tuple[str, ...]]] = {}
+        for path, names in self.entries.items():
+            if len(names) > 1 and not names[0].startswith("."):
+                found.setdefault(names[0], {})[path] = names[1:]
+        inner = {name: os.path.normpath(f"{self.path}{os.sep}{name}") for name in found}
+        return {name: _Recorded(inner[name], found[name]) for name in sorted(found, key=natural_key)}
+
+    def pictures(self, *, recursive: bool) -> Sequence[str]:
+        found = [
+            path
+            for path, names in self.entries.items()
+            if (len(names) == 1 or (recursive and names)) and not any(name.startswith(".") for name in names)
+        ]
+        if not found:
+            hint = "what has a name that begins with a dot is hidden, and left out"
+            raise InputError("there is no picture in this folder", path=self.path, hint=hint)
+        return sorted(found, key=self._order)
+
+    def _order(self, path: str) -> list[tuple[bool, tuple[list[tuple[int, str]], str]]]:
+        """A folder's own pictures stand before those of the folders inside."""
+        *folders, file = self.entries[path]
+        return [*((True, natural_key(name)) for name in folders), (False, natural_key(file))]
+
+
+def _leads_up(path: str) -> bool:
+    return path.split(os.sep, 1)[0] == os.pardir
+
+
+def _unpacked(places: Mapping[str, str]) -> dict[str, str]:
+    """Where pictures of archives would lie if these were unpacked; the values of others as they are."""
+    inside = {path: found for path, place in places.items() if (found := archive_of(place)) is not None}
+    with_folders = {archive for archive, member in inside.values() if os.sep in member}
+    return {**places, **{path: _beside(*found, found[0] in with_folders) for path, found in inside.items()}}
+
+
+def _beside(archive: str, member: str, has_folders: bool) -> str:
+    folder, file = os.path.split(archive)
+    name = Path(file).stem
+    split = _SPLIT_OF_ARCHIVE.match(name.lower())
+    if not has_folders:
+        return os.path.join(folder, name, member)  # noqa: PTH118
+    if split is not None and member.split(os.sep, 1)[0].lower() not in _SPLITS:
+        return os.path.join(folder, split[0], member)  # noqa: PTH118
+    return os.path.join(folder, member)  # noqa: PTH118
+
+
+def _read_folder(root: _Folder) -> Dataset:
     failures: list[FeatkitError] = []
-    folders = _folders_in(root)
+    folders = root.folders()
     named = [name for name in folders if name.lower() in _SPLITS]
     only_train = len(named) == 1 < len(folders) and named[0].lower() == "train"
-    if not named or (only_train and not _folders_in(folders[named[0]])):
+    if not named or (only_train and not folders[named[0]].folders()):
         return _dataset({"train": _read_classes(root, failures)}, failures)
     places = {_SPLITS[name.lower()]: folders[name] for name in named}
     if len(places) < len(named):
-        raise DatasetMalformed(f"two of {', '.join(named)} are one split", path=root, hint="join them, or rename one")
+        joined = ", ".join(named)
+        raise DatasetMalformed(f"two of {joined} are one split", path=root.path, hint="join them, or rename one")
     if "train" not in places:
-        hint = f"to use one split alone, name it: {folders[named[0]]}"
-        raise DatasetMalformed(f"there is {' and '.join(named)}, and no train", path=root, hint=hint)
-    alone = f"to use train alone, name it: {places['train']}"
+        hint = f"to use one split alone, name it: {folders[named[0]].path}"
+        raise DatasetMalformed(f"there is {' and '.join(named)}, and no train", path=root.path, hint=hint)
+    alone = f"to use train alone, name it: {places['train'].path}"
     splits = {
         split: _read_classes(folder, failures, _LAYOUT if split == "train" else alone)
         for split, folder in places.items()
@@ -142,46 +267,36 @@ def _read_folder(root: str) -> Dataset:
     return _dataset(splits, failures)
 
 
-def _read_classes(folder: str, failures: list[FeatkitError], hint: str = _LAYOUT) -> list[tuple[str, str]]:
+def _read_classes(folder: _Folder, failures: list[FeatkitError], hint: str = _LAYOUT) -> list[tuple[str, str]]:
     """(path, label) of the pictures in class folders. Adds to `failures` each class without pictures, and what belongs
     to no class."""
     found: list[tuple[str, str]] = []
     without: list[InputError] = []
-    for label, inner in _folders_in(folder).items():
+    for label, inner in folder.folders().items():
         try:
-            found += [(path, label) for path in expand([inner], recursive=True)]
+            found += [(path, label) for path in inner.pictures(recursive=True)]
         except InputError as error:
             without.append(error)
     if not found:
         reason = f"; of {without[0].path}: {without[0].message}" if without else ""
-        raise DatasetMalformed(f"there is no class folder with pictures in it{reason}", path=folder, hint=hint)
+        raise DatasetMalformed(f"there is no class folder with pictures in it{reason}", path=folder.path, hint=hint)
     failures += [*without, *_strays(folder)]
     return found
 
 
-def _strays(folder: str, *, recursive: bool = False) -> list[InputError]:
+def _strays(folder: _Folder, *, recursive: bool = False) -> list[InputError]:
     """One error for all the pictures in a folder that belong to no class; none where there are none."""
     try:
-        count = len(expand([folder], recursive=recursive))
+        count = len(folder.pictures(recursive=recursive))
     except InputError:
         return []
     return [
         InputError(
             f"the pictures in this folder belong to no class: {count}",
-            path=folder,
+            path=folder.path,
             hint="each picture lies in the folder of its class",
         )
     ]
-
-
-def _folders_in(folder: str) -> dict[str, str]:
-    """Name -> path of the folders in a folder, and of links to such, without hidden ones; in natural order."""
-    try:
-        with os.scandir(folder) as listing:
-            found = {entry.name: entry.path for entry in listing if entry.is_dir() and not entry.name.startswith(".")}
-    except OSError as error:
-        raise FileUnreadable(f"the folder cannot be listed: {error.strerror}", path=folder) from error
-    return {name: found[name] for name in sorted(found, key=natural_key)}
 
 
 # --- tables

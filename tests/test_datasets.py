@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import os
+import re
+import tarfile
+import tempfile
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from featkit.datasets import Dataset, Split, hold_out, read_dataset
+from featkit.archives import PictureFiles
+from featkit.datasets import Dataset, Split, dataset_of_paths, hold_out, read_dataset
 from featkit.errors import (
     DatasetMalformed,
     FeatkitError,
@@ -402,6 +408,144 @@ def test_a_folder_that_cannot_be_listed(tmp_path: Path, monkeypatch: pytest.Monk
     monkeypatch.setattr(os, "scandir", refuse)
     with pytest.raises(FileUnreadable, match="Permission denied"):
         read_dataset(str(tmp_path))
+
+
+#: Names of folders and files: splits, classes, hidden ones, and such as sort in a natural order.
+FOLDERS = st.sampled_from(["train", "Test", "val", "valid", "cat", "b2", "b10", ".git"])
+FILES = st.sampled_from(["1.jpg", "2.PNG", "10.jpg", ".hidden.png"])
+TREES = st.sets(st.tuples(st.lists(FOLDERS, max_size=4), FILES).map(lambda each: "/".join([*each[0], each[1]])))
+
+
+class TestPaths:
+    @given(TREES, st.randoms(use_true_random=False))
+    @settings(max_examples=150, deadline=None, derandomize=True)
+    def test_they_are_what_is_found_in_the_folder(self, names: set[str], random: Any) -> None:
+        """In the same order, with the same complaints, whatever order they were recorded in and from where."""
+        with tempfile.TemporaryDirectory() as folder:
+            touch(Path(folder), *names)
+            paths = [f"{folder}/{name}" for name in sorted(names)]
+            random.shuffle(paths)
+            within = {str(Path(path).parent) for path in paths}
+            expected = told(lambda: read_dataset(os.path.commonpath(within) if within else folder))
+
+            found = told(lambda: dataset_of_paths(paths))
+            elsewhere = told(lambda: dataset_of_paths([os.path.relpath(path, folder) for path in paths]))
+
+        if len(within) < 2:
+            assert re.match("there are no pictures|all pictures are in one folder", found[1])
+        else:
+            assert found == expected
+        assert [*map(bool, elsewhere)] == [*map(bool, found)]
+        if isinstance(found[0], Split):
+            assert [part and part.labels for part in elsewhere[:3]] == [part and part.labels for part in found[:3]]
+
+    @pytest.mark.parametrize(
+        ("paths", "expected"),
+        [
+            (["cat/1.jpg", "dog/2.jpg"], ["cat", "dog"]),
+            (["./cat/1.jpg", "dog//2.jpg"], ["cat", "dog"]),
+            (["../data/cat/1.jpg", "../data/dog/2.jpg"], ["cat", "dog"]),
+            (["../cat/1.jpg", "dog/2.jpg", "/far/away/3.jpg"], None),
+            (["/data/cat/1.jpg", "/data/dog/deep/2.jpg"], ["cat", "dog"]),
+            (["/cat/1.jpg", "/dog/2.jpg"], ["cat", "dog"]),
+            (["cat/1.jpg", "cat/1.jpg", "dog/2.jpg"], ["cat", "dog"]),
+            (["cat/a picture", "dog/2.gif"], ["cat", "dog"]),
+            (["gr\udcfcn/1.jpg", "rot/2.jpg"], ["gr\udcfcn", "rot"]),
+        ],
+        ids=str,
+    )
+    def test_of_every_kind(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, paths: list[str], expected: list[str] | None
+    ) -> None:
+        """The paths themselves stay as they were recorded, and each is there once."""
+        monkeypatch.chdir(tmp_path)
+
+        train = dataset_of_paths(paths).train
+
+        assert set(train.paths) == set(paths)
+        assert len(train.paths) == len(set(paths))
+        if expected is not None:
+            assert [*train.labels] == expected
+
+    def test_thousands_of_folders_inside_one_another(self) -> None:
+        deep = "/".join(["a"] * 5000)
+
+        assert dataset_of_paths([f"cat/{deep}/1.jpg", "dog/2.jpg"]).train.labels == ("cat", "dog")
+
+    @pytest.mark.parametrize(
+        ("paths", "what"),
+        [
+            ([], "there are no pictures"),
+            (["1.jpg", "2.jpg"], r"all pictures are in one folder, \."),
+            (["/data/cat/1.jpg", "/data/cat/2.jpg"], "all pictures are in one folder, /data/cat"),
+            (["photos.tar/1.jpg", "photos.tar/2.jpg"], "all pictures are in one folder, photos"),
+            (["train/1.jpg", "test/2.jpg"], "there is no class folder with pictures"),
+            (["", "cat/1.jpg"], None),
+        ],
+    )
+    def test_without_classes(self, paths: list[str], what: str | None) -> None:
+        if what is None:
+            assert dataset_of_paths(paths).train.labels == ("cat",)
+            return
+        with pytest.raises(DatasetMalformed, match=what) as caught:
+            dataset_of_paths(paths)
+
+        assert "path,label" in str(caught.value.hint)
+
+    @pytest.mark.parametrize(
+        ("members", "train", "test"),
+        [
+            ({"photos.tar": ["cat/1.jpg", "./dog/2.jpg"]}, ["cat", "dog"], None),
+            ({"photos.tar": ["data/train/cat/1.jpg", "data/test/dog/2.jpg"]}, ["cat"], ["dog"]),
+            ({"000.tar": ["cat/1.jpg"], "001.tar": ["cat/1.jpg", "dog/2.jpg"]}, ["cat", "cat", "dog"], None),
+            ({"cat.tar": ["1.jpg"], "dog.TAR": ["2.jpg"]}, ["cat", "dog"], None),
+            ({"train.tar": ["cat/1.jpg"], "test.tar": ["dog/2.jpg"]}, ["cat"], ["dog"]),
+            ({"train-0.tar": ["cat/1.jpg"], "train-1.tar": ["eel/1.jpg"], "test-0.tar": ["dog/2.jpg"]}, None, ["dog"]),
+            ({"train.tar": ["train/cat/1.jpg"], "test.tar": ["test/dog/2.jpg"]}, ["cat"], ["dog"]),
+            ({"trains.tar": ["cat/1.jpg"], "testing.tar": ["dog/2.jpg"]}, ["cat", "dog"], None),
+        ],
+        ids=str,
+    )
+    def test_inside_archives(
+        self,
+        tmp_path: Path,
+        monkeypatch: pytest.MonkeyPatch,
+        members: dict[str, list[str]],
+        train: list[str] | None,
+        test: list[str] | None,
+    ) -> None:
+        """As they would be found if they were unpacked; the paths are those by which they are read."""
+        monkeypatch.chdir(tmp_path)
+        (tmp_path / "empty.jpg").write_bytes(b"x")
+        for name, inside in members.items():
+            with tarfile.open(name, "w") as archive:
+                for member in inside:
+                    archive.add("empty.jpg", member)
+        paths = PictureFiles(list(members)).paths
+
+        dataset = dataset_of_paths(paths)
+
+        assert [*dataset.train.labels] == (train or ["cat", "eel"])
+        assert (None if dataset.test is None else [*dataset.test.labels]) == test
+        assert sorted([*dataset.train.paths, *(dataset.test.paths if dataset.test else ())]) == sorted(paths)
+        assert dataset.failures == ()
+
+    def test_the_measurement_photos(self, shared_data: Path) -> None:
+        expected = read_dataset(str(shared_data / "hymenoptera"))
+        assert expected.validation is not None
+
+        assert dataset_of_paths([*expected.validation.paths, *reversed(expected.train.paths)]) == expected
+
+
+def told(read: Callable[[], Dataset]) -> tuple[Any, ...]:
+    """Its splits, and what is said of the rest; or what is said where it is no dataset."""
+    try:
+        found = read()
+    except DatasetMalformed as error:
+        return "", error.message, error.path
+    assert all(each.hint for each in found.failures)
+    failures = [(each.message, each.path) for each in found.failures]
+    return found.train, found.validation, found.test, failures
 
 
 def a_split(labels: list[str]) -> Split:

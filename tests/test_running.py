@@ -15,11 +15,11 @@ from featkit.archives import PictureFiles
 from featkit.cache import Cache
 from featkit.errors import InputError, OutputExists, UsageError
 from featkit.extraction import shards
-from featkit.extraction.describers import Described, Read, error_text
+from featkit.extraction.describers import Described, Read
 from featkit.extraction.formats import read
 from featkit.extraction.pipeline import Job, Output, begin, check_place, finish, make
 from featkit.extraction.running import plan_of
-from featkit.extraction.tables import Field, Table
+from featkit.extraction.tables import Field, Table, error_text
 
 NO_CACHE = Cache(None)
 HEADER = b"\x89PNG\r\n\x1a\n"

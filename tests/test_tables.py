@@ -11,7 +11,17 @@ from feature_tables import FIELDS, NAMES, PATHS, any_fields, any_tables, assert_
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from featkit.extraction.tables import Field, Table, check_fields, from_stored, joined, to_stored
+from featkit.errors import ImageDamaged
+from featkit.extraction.tables import (
+    Field,
+    Table,
+    check_fields,
+    error_of,
+    error_text,
+    from_stored,
+    joined,
+    to_stored,
+)
 
 
 @settings(derandomize=True, deadline=None)
@@ -110,3 +120,13 @@ def test_a_name_in_utf_8_stays_what_it_is() -> None:
     assert [to_stored(name) for name in NAMES[:2]] == list(NAMES[:2])
     assert to_stored(os.fsdecode(b"caf\xe9.jpg")) == "bytes:caf%E9.jpg"
     assert len({to_stored(name) for name in NAMES}) == len(NAMES)
+
+
+def test_errors_are_texts_and_errors_again() -> None:
+    error = ImageDamaged("cut short: after 7 bytes", path="a.jpg", hint="copy it again")
+
+    found = error_of(error_text(error), "a.jpg")
+
+    assert (found.code, found.message, found.path) == (error.code, error.message, error.path)
+    assert (error_text(found), error_text(None)) == (error_text(error), "")
+    assert (error_of("gone", "a.jpg").code, error_of("gone", "a.jpg").message) == ("input", "gone")

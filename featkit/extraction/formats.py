@@ -170,6 +170,16 @@ class Features:
     config: Mapping[str, Any]
     count: int
 
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """All that they are read from."""
+        from featkit.extraction import npy_file, shards
+
+        path = Path(self.path)
+        if self.format == FOLDER:
+            return tuple(each for each in path.iterdir() if each.name == shards.MANIFEST or shards.is_shard(each.name))
+        return (path, npy_file.index_of(path)) if self.format == "npy" else (path,)
+
     def tables(self, names: Iterable[str] | None = None) -> Iterator[Table]:
         """The pictures in their order, some at a time, with these of the fields, or all.
 

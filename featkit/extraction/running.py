@@ -18,9 +18,9 @@ from featkit.archives import PictureFiles
 from featkit.cache import Cache
 from featkit.errors import InputError
 from featkit.extraction import shards
-from featkit.extraction.describers import Described, Describer, error_text
+from featkit.extraction.describers import Described, Describer
 from featkit.extraction.shards import Plan
-from featkit.extraction.tables import Table, joined
+from featkit.extraction.tables import Table, error_text, joined
 from featkit.processors import threads
 
 # A shard is held in memory as it is made, and a killed run loses one: a minute's work of a processor.

@@ -12,6 +12,8 @@ from urllib.parse import quote_from_bytes, unquote_to_bytes
 import numpy as np
 import numpy.typing as npt
 
+from featkit.errors import FeatkitError, InputError
+
 Array = npt.NDArray[Any]
 
 #: numpy's names of what values may be: every format, and what else reads it, has each of them.
@@ -174,6 +176,22 @@ def _no_pictures(fields: Sequence[Field]) -> Table:
         {field.name: np.empty((0, *field.shape), field.dtype) for field in fields},
         {field.name: np.empty(0, np.int64) for field in fields if field.ragged},
     )
+
+
+# --- errors, as tables have them
+
+
+def error_text(error: FeatkitError | None) -> str:
+    """ "" for none."""
+    return "" if error is None else f"{error.code}: {error.message}"
+
+
+def error_of(text: str, path: str) -> InputError:
+    """What became of a picture, of a text that is not empty."""
+    code, _, message = text.partition(": ")
+    error = InputError(message or text, path=path)
+    error.code = code if message else error.code
+    return error
 
 
 # --- texts, as files hold them
