@@ -86,6 +86,7 @@ class TestNystrom:
         features = np.ones((40, 5), np.float32)
         head = fit_kernel(training(features, np.arange(40) % 2), NYSTROM)
         assert np.isfinite(head.scores(features)).all()
+        np.testing.assert_allclose(head.scores(blobs(20, dimensions=5)[0]), np.tile(head.intercepts, (20, 1)))
 
 
 @pytest.mark.parametrize("config", [KernelConfig(), NYSTROM], ids=["exact", "nystrom"])

@@ -11,7 +11,8 @@ from sklearn.linear_model import LogisticRegression, RidgeClassifier
 from sklearn.svm import LinearSVC
 
 from featkit.errors import UsageError
-from featkit.learning.linear import LOSSES, Linear, LinearConfig, fit_linear
+from featkit.learning import newton
+from featkit.learning.linear import LOSSES, Linear, LinearConfig, fit_linear, sweep_linear
 from featkit.learning.newton import Logistic, Problem, SquaredHinge, minimise, softmax
 
 FEATURES, LABELS = blobs(600)
@@ -101,6 +102,34 @@ class TestNewton:
         np.testing.assert_allclose(
             fit_linear(training(FEATURES, LABELS), LinearConfig()).scores(OTHERS), whole.scores(OTHERS), atol=5e-3
         )
+
+    @pytest.mark.parametrize("loss", ["hinge", "logistic"])
+    def test_one_c_after_another_is_each_alone(self, loss: str) -> None:
+        choices = (0.01, 0.1, 1.0, 10.0)
+        learned = training(FEATURES, LABELS)
+        for c, head in zip(choices, sweep_linear(learned, loss, choices), strict=True):
+            alone = objective(fit_linear(learned, LinearConfig(loss, c)), c, FEATURES, LABELS)
+            assert objective(head, c, FEATURES, LABELS) == pytest.approx(alone, rel=1e-3)
+
+    def test_a_sweep_sets_out_from_what_it_has_found(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        steps = []
+        honest = newton._newton_direction
+
+        def counted(*arguments: object) -> tuple:
+            steps.append(1)
+            return honest(*arguments)
+
+        monkeypatch.setattr(newton, "_newton_direction", counted)
+        list(sweep_linear(training(FEATURES, LABELS), "logistic", (1.0, 1.0)))
+        twice = len(steps)
+        fit_linear(training(FEATURES, LABELS), LinearConfig("logistic", 1.0))
+        assert twice == len(steps) - twice + 1
+
+    def test_scores_far_apart_give_no_probability_that_is_slow(self) -> None:
+        """Matrix products of float32 below the smallest normal one take five times as long."""
+        shares = softmax(np.array([[0, -90, -200], [1e4, -1e4, 0]], np.float32))
+        assert shares.min() > np.finfo(np.float32).tiny
+        np.testing.assert_allclose(shares, [[1, 0, 0], [1, 0, 0]], atol=1e-15)
 
     @pytest.mark.parametrize("loss", ["hinge", "logistic", "squares"])
     def test_features_that_say_nothing(self, loss: str) -> None:

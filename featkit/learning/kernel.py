@@ -10,6 +10,7 @@ cross-validation over 15 classes of 30 pictures.
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,12 +18,18 @@ import numpy as np
 import numpy.typing as npt
 
 from featkit.errors import UsageError
-from featkit.learning.newton import Floats, Problem, SquaredHinge, minimise
+from featkit.learning.newton import Floats, Problem, SquaredHinge, minima
 from featkit.learning.reduction import spread
 from featkit.learning.rows import allocate
 from featkit.learning.training import Training
 
 _ROWS = 2048
+# Of each landmark's kernel to itself, which is 1. Where pictures are alike, their kernels are the same to float32, and
+# weights of opposite signs would grow without end for nothing: rounding takes their square for negative. It is the
+# rounding of sums of 5,000.
+_DAMPING = np.float32(1e-5)
+# exp(-87) is the last that float32 does not lose digits of, and time.
+_FARTHEST = 87.0
 
 
 @dataclass(frozen=True)
@@ -80,13 +87,23 @@ def rbf(a: npt.NDArray[Any], b: npt.NDArray[Any], gamma: float) -> npt.NDArray[A
     found = a @ (-2 * b.T)
     found += np.einsum("ij,ij->i", b, b)
     found += np.einsum("ij,ij->i", a, a)[:, None]
-    np.maximum(found, 0, out=found)
+    # Of features that are all equal gamma is so large that its product with a distance is too large for float32.
+    np.clip(found, 0, min(_FARTHEST / gamma, float(np.finfo(a.dtype).max)), out=found)
     found *= a.dtype.type(-gamma)
     return np.asarray(np.exp(found, out=found))
 
 
 def fit_kernel(training: Training, config: KernelConfig) -> KernelMachine:
     """Mirror images count as pictures."""
+    [found] = sweep_kernel(training, [config.C], config)
+    return found
+
+
+def sweep_kernel(
+    training: Training, choices: Sequence[float], config: KernelConfig | None = None
+) -> Iterator[KernelMachine]:
+    """One of each C; from each the search for the next sets out. The kernel is computed once. config: all but C."""
+    config = config or KernelConfig()
     count = len(training.labels) * len(training.views)
     gamma = config.gamma / spread(training.views)
     wanted = count if count <= config.exact_up_to else config.landmarks
@@ -106,6 +123,7 @@ def fit_kernel(training: Training, config: KernelConfig) -> KernelMachine:
     labels = np.tile(training.labels, len(training.views))
     weights = np.tile(training.weights, len(training.views))
     among = rbf(landmarks, landmarks, gamma)
+    among[np.diag_indices_from(among)] += _DAMPING
     problem = Problem((kernel,), labels, weights, training.classes, SquaredHinge(), among)
-    found = minimise(problem, 1 / (2 * config.C))
-    return KernelMachine(landmarks, gamma, found[:-1], found[-1])
+    for weighted in minima(problem, [1 / (2 * c) for c in choices]):
+        yield KernelMachine(landmarks, gamma, weighted[:-1], weighted[-1])

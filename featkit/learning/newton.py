@@ -25,6 +25,8 @@ _LARGEST_STEPS = 30
 _LARGEST_INNER_STEPS = 40
 # Of the sum: how far above its minimum is near enough.
 _TOLERANCE = 1e-4
+# Of a probability: smaller ones count for nothing, and matrix products of float32 below 1e-38 take five times as long.
+_LEAST_LOGARITHM = -40.0
 # How exactly a Newton step is solved: the next is not worth more.
 _INNER_TOLERANCE = 0.1
 _SHORTEST_STEP = 1 / 64
@@ -74,7 +76,7 @@ class Logistic:
 
     def value(self, scores: Floats, labels: Labels, weights: Floats) -> float:
         highest = scores.max(1)
-        total = np.log(np.exp(scores - highest[:, None]).sum(1)) + highest
+        total = np.log(np.exp(np.maximum(scores - highest[:, None], _LEAST_LOGARITHM)).sum(1)) + highest
         return float(weights @ (total - scores[np.arange(len(labels)), labels]))
 
     def gradient(self, scores: Floats, labels: Labels) -> Floats:
@@ -89,7 +91,9 @@ class Logistic:
 
 def softmax(scores: Floats) -> Floats:
     """float32 N×K, rows that sum to 1."""
-    found = np.exp(scores - scores.max(1, keepdims=True))
+    found = scores - scores.max(1, keepdims=True)
+    np.maximum(found, _LEAST_LOGARITHM, out=found)
+    np.exp(found, out=found)
     found /= found.sum(1, keepdims=True)
     return np.asarray(found, np.float32)
 
@@ -136,9 +140,25 @@ def gram(problem: Problem) -> npt.NDArray[np.float64]:
 
 def minimise(problem: Problem, regularisation: float) -> Floats:
     """float32 (M+1)×K, the intercepts last."""
-    precondition = _preconditioner(problem, regularisation)
+    [found] = minima(problem, (regularisation,))
+    return found
+
+
+def minima(problem: Problem, regularisations: Sequence[float]) -> Iterator[Floats]:
+    """Of each λ, as of `minimise`; each is looked for from where the last was found. The products of the features are
+    summed once."""
+    products = gram(problem)
+    products *= problem.loss.curvature
     weights = np.zeros((problem.views[0].shape[1] + 1, problem.classes), np.float32)
-    scores = _scores(problem, weights)
+    for regularisation in regularisations:
+        weights = _minimised(problem, regularisation, _preconditioner(problem, regularisation, products), weights)
+        yield weights
+
+
+def _minimised(
+    problem: Problem, regularisation: float, precondition: Callable[[npt.NDArray[Any]], Floats], start: Floats
+) -> Floats:
+    weights, scores = start.copy(), _scores(problem, start)
     for _ in range(_LARGEST_STEPS):
         gradient = _gradient(problem, scores, weights, regularisation)
         direction, moved = _newton_direction(problem, scores, gradient, regularisation, precondition)
@@ -151,10 +171,11 @@ def minimise(problem: Problem, regularisation: float) -> Floats:
     return weights
 
 
-def _preconditioner(problem: Problem, regularisation: float) -> Callable[[npt.NDArray[Any]], Floats]:
+def _preconditioner(
+    problem: Problem, regularisation: float, products: npt.NDArray[np.float64]
+) -> Callable[[npt.NDArray[Any]], Floats]:
     """Solves for the largest curvature that the loss can have."""
-    bound = gram(problem)
-    bound *= problem.loss.curvature
+    bound = products.copy()
     inner = bound[:-1, :-1]
     if problem.metric is None:
         inner[np.diag_indices_from(inner)] += regularisation
@@ -163,19 +184,19 @@ def _preconditioner(problem: Problem, regularisation: float) -> Callable[[npt.ND
     return solver(bound)
 
 
-def solver(matrix: npt.NDArray[np.float64]) -> Callable[[npt.NDArray[Any]], Floats]:
-    """Solves for right sides with a symmetric matrix that is positive definite, but for rounding: as much is added to
-    its diagonal as it takes.
+def solver(matrix: npt.NDArray[np.float64], more: float = 0.0) -> Callable[[npt.NDArray[Any]], Floats]:
+    """Solves for right sides with a symmetric matrix, with `more` on its diagonal, that is positive definite, but for
+    rounding: as much again is added as it takes.
 
     In float64: kernel matrices have directions that float32 cannot tell from none; nor can the sums, of float32
     products.
     """
     from scipy.linalg import LinAlgError, cho_factor, cho_solve
 
-    mean = float(np.trace(matrix)) / len(matrix) or 1.0
+    mean = float(np.trace(matrix)) / len(matrix) + more or 1.0
     for jitter in _JITTERS:
         damped = matrix.copy().T  # in LAPACK's order, to be overwritten
-        damped[np.diag_indices_from(damped)] += jitter * mean
+        damped[np.diag_indices_from(damped)] += more + jitter * mean
         try:
             factor = cho_factor(damped, lower=True, overwrite_a=True, check_finite=False)
         except LinAlgError:
