@@ -1,20 +1,17 @@
 """What an evaluation shows: which classes are confused, the worst mistakes, and a map of the features.
 
-Everything is drawn by matplotlib's Agg under its default style, whatever the user's own is, and the same input gives
-the same bytes. Class names may hold anything: they are shown as they are, never read as formulas.
+Class names may hold anything: they are shown as they are, never read as formulas.
 """
 
 from __future__ import annotations
 
 import colorsys
 import contextlib
-import functools
-import io
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import PurePath
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
@@ -23,6 +20,7 @@ from featkit import images
 from featkit.errors import FeatkitError
 from featkit.images import Pixels
 from featkit.learning.evaluation import Evaluation, FloatArray, IntArray
+from featkit.learning.figures import INK, MUTED, POINT_PIXELS, blank, default_style, drawable, png
 from featkit.records import printable
 
 if TYPE_CHECKING:
@@ -31,12 +29,7 @@ if TYPE_CHECKING:
 
 _Points = npt.NDArray[np.float64]
 
-_DOTS_PER_INCH = 100
-_POINT_PIXELS = _DOTS_PER_INCH / 72
-_FONT = "DejaVu Sans"
-#: What stands for a character that the font lacks.
-_NO_GLYPH = "□"
-_INK, _MUTED, _WRONG, _RIGHT = "#202020", "#6b6b6b", "#b3261e", "#1b6e3c"
+_WRONG, _RIGHT = "#b3261e", "#1b6e3c"
 
 #: Of the confusion matrix, pixels: a small one in all, and what a cell may be; a label needs the smallest of these.
 _MATRIX_SIDE, _LEAST_CELL, _LARGEST_CELL, _LARGEST_MATRIX = 900, 14, 80, 2000
@@ -73,8 +66,8 @@ def confusion_chart(evaluation: Evaluation) -> bytes:
     norm = PowerNorm(0.5, 0, 1)
     shares = confusion / np.maximum(confusion.sum(axis=1, keepdims=True), 1)
     labels = _labels(evaluation.classes)
-    with _default_style():
-        figure = _figure(side, side)
+    with default_style():
+        figure = blank(side, side)
         axes = figure.add_axes((0, 0, 1, 1))
         drawn = axes.imshow(shares, cmap="Blues", norm=norm)
         for number in range(1, classes) if cell >= _LEAST_CELL else ():
@@ -82,20 +75,20 @@ def confusion_chart(evaluation: Evaluation) -> bytes:
             axes.axvline(number - 0.5, color="#e4e4e4", linewidth=0.5)
         _write_counts(axes, confusion, shares, cell)
         shown = range(0, classes, math.ceil(_LEAST_CELL / cell))
-        size = min(max(cell * 0.6 / _POINT_PIXELS, 7), 10)
-        widest = max(len(label) for label in labels) * 0.62 * size * _POINT_PIXELS
+        size = min(max(cell * 0.6 / POINT_PIXELS, 7), 10)
+        widest = max(len(label) for label in labels) * 0.62 * size * POINT_PIXELS
         axes.set_xticks(shown, [labels[each] for each in shown], rotation=90 if widest > cell else 0, fontsize=size)
         axes.set_yticks(shown, [labels[each] for each in shown], fontsize=size)
-        axes.tick_params(length=0, colors=_INK)
-        axes.set_xlabel("predicted class", color=_MUTED)
-        axes.set_ylabel("true class", color=_MUTED)
-        axes.set_title(_headline(evaluation), loc="left", color=_INK, fontsize=11)
+        axes.tick_params(length=0, colors=INK)
+        axes.set_xlabel("predicted class", color=MUTED)
+        axes.set_ylabel("true class", color=MUTED)
+        axes.set_title(_headline(evaluation), loc="left", color=INK, fontsize=11)
         height = max(min(side, 240), 160)
         legend = figure.add_axes((1 + 16 / side, 1 - height / side, 14 / side, height / side))
         bar = figure.colorbar(drawn, cax=legend, ticks=[0, 0.01, 0.1, 0.25, 0.5, 1])
         bar.ax.set_yticklabels(["0", "1 %", "10 %", "25 %", "50 %", "100 %"], fontsize=8)
-        bar.set_label("share of the true class", color=_MUTED, fontsize=8)
-        return _png(figure, tight=True)
+        bar.set_label("share of the true class", color=MUTED, fontsize=8)
+        return png(figure, tight=True)
 
 
 def _headline(evaluation: Evaluation) -> str:
@@ -106,11 +99,11 @@ def _headline(evaluation: Evaluation) -> str:
 def _write_counts(axes: Axes, confusion: IntArray, shares: npt.NDArray[np.float64], cell: float) -> None:
     """Numbers in the cells that are not 0, if all of them fit."""
     digits = len(str(confusion.max()))
-    size = min(11.0, cell * 0.9 / (0.64 * digits) / _POINT_PIXELS)
+    size = min(11.0, cell * 0.9 / (0.64 * digits) / POINT_PIXELS)
     if size < 6.5 or cell < 20:
         return
     for row, column in np.argwhere(confusion):
-        colour = "white" if shares[row, column] > 0.4 else _INK
+        colour = "white" if shares[row, column] > 0.4 else INK
         axes.text(column, row, str(confusion[row, column]), ha="center", va="center", color=colour, fontsize=size)
 
 
@@ -165,20 +158,20 @@ def gallery(mistakes: Sequence[Mistake]) -> bytes:
     tile = THUMBNAIL_SIDE + 3 * _LINE + _GAP
     top = _GAP + _LINE
     height = top + max(1, math.ceil(len(mistakes) / columns)) * (tile if mistakes else _LINE) + _GAP
-    with _default_style():
-        figure = _figure(width, height)
+    with default_style():
+        figure = blank(width, height)
         page = _Page(figure, width, height)
         title = "the most confident mistakes:  ✗ predicted  ✓ true, with their scores" if mistakes else "no mistakes"
-        page.write(title, _GAP, _GAP, _INK, width=width - 2 * _GAP)
+        page.write(title, _GAP, _GAP, INK, width=width - 2 * _GAP)
         for number, mistake in enumerate(mistakes):
             left = _GAP + number % columns * (THUMBNAIL_SIDE + _GAP)
             _draw_mistake(page, mistake, left, top + _GAP // 2 + number // columns * tile)
-        return _png(figure)
+        return png(figure)
 
 
 def _draw_mistake(page: _Page, mistake: Mistake, left: int, top: int) -> None:
     if mistake.thumbnail is None:
-        page.write("(cannot be read)", left, top + THUMBNAIL_SIDE // 2, _MUTED)
+        page.write("(cannot be read)", left, top + THUMBNAIL_SIDE // 2, MUTED)
     else:
         shown = mistake.thumbnail.repeat(mistake.enlarged, axis=0).repeat(mistake.enlarged, axis=1)
         page.show(shown, left, top + THUMBNAIL_SIDE - shown.shape[0])
@@ -188,9 +181,9 @@ def _draw_mistake(page: _Page, mistake: Mistake, left: int, top: int) -> None:
         ("✓", mistake.truth, mistake.true_score, _RIGHT),
     ):
         taken = page.write(f"{score:.3g}", left + THUMBNAIL_SIDE, line, colour, right=True)
-        page.write(f"{mark} {_drawable(label)}", left, line, colour, width=THUMBNAIL_SIDE - taken - 8)
+        page.write(f"{mark} {drawable(label)}", left, line, colour, width=THUMBNAIL_SIDE - taken - 8)
         line += _LINE
-    page.write(_drawable(PurePath(mistake.path).name), left, line, _MUTED, size=7.5)
+    page.write(drawable(PurePath(mistake.path).name), left, line, MUTED, size=7.5)
 
 
 class _Page:
@@ -271,15 +264,15 @@ def map_chart(points: _Points, labels: IntArray, classes: Sequence[str], title: 
     legend; of more, each has its name where the middle of its points is, or beside, as far as there is room."""
     spans = np.maximum(np.ptp(points, axis=0), 1e-9)
     height = min(max(_MAP_WIDTH * float(spans[1] / spans[0]), _LEAST_MAP_HEIGHT), _LARGEST_MAP_HEIGHT)
-    with _default_style():
-        figure = _figure(_MAP_WIDTH, height)
+    with default_style():
+        figure = blank(_MAP_WIDTH, height)
         axes = figure.add_axes((0, 0, 1, 1))
         axes.set_xticks([])
         axes.set_yticks([])
         for spine in axes.spines.values():
             spine.set_color("#c8c8c8")
         axes.set_aspect("equal", adjustable="datalim")
-        axes.set_title(_drawable(title), loc="left", color=_INK, fontsize=11)
+        axes.set_title(drawable(title), loc="left", color=INK, fontsize=11)
         area = min(max(24_000 / max(len(points), 1), 12), 60)
         if len(classes) <= _LEGEND_CLASSES:
             _draw_with_legend(axes, points, labels, _labels(classes), area)
@@ -289,7 +282,7 @@ def map_chart(points: _Points, labels: IntArray, classes: Sequence[str], title: 
             colours = np.array([colorsys.hsv_to_rgb(hue, 0.75, 0.8) for hue in hues])
             axes.scatter(points[:, 0], points[:, 1], s=area, c=colours[labels], linewidths=0, alpha=0.8)
             _name_classes(axes, points, labels, _labels(classes), 0.6 * colours)
-        return _png(figure, tight=True)
+        return png(figure, tight=True)
 
 
 def _draw_with_legend(axes: Axes, points: _Points, labels: IntArray, names: Sequence[str], area: float) -> None:
@@ -352,35 +345,7 @@ def _name_classes(
             axes.plot(*np.stack([middle, place], axis=1), color=colour, linewidth=0.7, zorder=2.5)
 
 
-# --- figures
-
-
-@contextlib.contextmanager
-def _default_style() -> Iterator[None]:
-    """matplotlib as it is shipped: what the user has configured would change the picture, and `$` starts no formula."""
-    import matplotlib.style
-
-    with matplotlib.style.context(["default", {"font.family": _FONT, "text.parse_math": False}]):
-        yield
-
-
-def _figure(width: float, height: float) -> Figure:
-    """An empty figure of so many pixels."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(width / _DOTS_PER_INCH, height / _DOTS_PER_INCH), dpi=_DOTS_PER_INCH, facecolor="white")
-    FigureCanvasAgg(figure)
-    return figure
-
-
-def _png(figure: Figure, *, tight: bool = False) -> bytes:
-    """tight: cut, or widened, to what is drawn."""
-    buffer = io.BytesIO()
-    extent: dict[str, Any] = {"bbox_inches": "tight", "pad_inches": 0.12} if tight else {}
-    # Without the name of the library's version, which is all that would differ between two of them.
-    figure.savefig(buffer, format="png", metadata={"Software": None}, **extent)
-    return buffer.getvalue()
+# --- names
 
 
 def _labels(classes: Sequence[str]) -> list[str]:
@@ -388,21 +353,8 @@ def _labels(classes: Sequence[str]) -> list[str]:
     number, counted from 1."""
     labels = []
     for number, name in enumerate(classes, 1):
-        label = _drawable(name)
+        label = drawable(name)
         if len(label) > _LONGEST_LABEL:
             label = label[: _LONGEST_LABEL - 1] + "…"
         labels.append(label if label == printable(name) else f"{number}: {label}")
     return labels
-
-
-def _drawable(text: str) -> str:
-    """One line, with a box for each character that the font lacks: matplotlib would warn of it."""
-    glyphs = _glyphs()
-    return "".join(letter if ord(letter) in glyphs else _NO_GLYPH for letter in printable(text))
-
-
-@functools.cache
-def _glyphs() -> frozenset[int]:
-    from matplotlib.font_manager import FontProperties, findfont, get_font
-
-    return frozenset(get_font(findfont(FontProperties(family=_FONT))).get_charmap())

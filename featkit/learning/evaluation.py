@@ -16,7 +16,7 @@ IntArray = npt.NDArray[np.int64]
 FloatArray = npt.NDArray[np.float32]
 
 #: The normal distribution's 97.5 % quantile: 2.5 % lie beyond it on either side.
-_QUANTILE_95 = 1.959963984540054
+QUANTILE_95 = 1.959963984540054
 
 
 @dataclass(frozen=True)
@@ -71,14 +71,8 @@ class Evaluation:
 
     @property
     def interval(self) -> tuple[float, float]:
-        """Wilson's score interval (1927): the accuracies under which what was counted here is not among the 5 % least
-        likely outcomes. It accounts for the number of pictures alone, not for how they were chosen."""
-        count, share = len(self.paths), self.accuracy
-        spread = _QUANTILE_95**2 / count
-        centre = (share + spread / 2) / (1 + spread)
-        margin = math.sqrt(share * (1 - share) * spread + spread**2 / 4) / (1 + spread)
-        # It holds the share; rounding must not change that.
-        return max(0.0, min(share, centre - margin)), min(1.0, max(share, centre + margin))
+        """`wilson`'s. It accounts for the number of pictures alone, not for how they were chosen."""
+        return wilson(self.accuracy, len(self.paths))
 
     @property
     def confusion(self) -> IntArray:
@@ -137,6 +131,16 @@ def evaluate(classes: Sequence[str], paths: Sequence[str], truth: npt.ArrayLike,
     table = np.asarray(scores, np.float32)
     predicted = table.argmax(axis=1) if len(paths) else np.empty(0)
     return Evaluation(tuple(classes), tuple(paths), np.asarray(truth, np.int64), predicted.astype(np.int64), table)
+
+
+def wilson(share: float, count: int) -> tuple[float, float]:
+    """Wilson's score interval (1927) of a share of `count` pictures: the shares under which what was counted here is
+    not among the 5 % least likely outcomes."""
+    spread = QUANTILE_95**2 / count
+    centre = (share + spread / 2) / (1 + spread)
+    margin = math.sqrt(share * (1 - share) * spread + spread**2 / 4) / (1 + spread)
+    # It holds the share; rounding must not change that.
+    return max(0.0, min(share, centre - margin)), min(1.0, max(share, centre + margin))
 
 
 def percent(share: float) -> str:
