@@ -281,8 +281,8 @@ class TestPipeline:
         found = model("svm")
         pixels = [load(path).pixels for path in sorted(SAMPLES.glob("co*.*g")) + sorted(SAMPLES.glob("ch*.*g"))]
         pictures = np.stack([fit_to(each, maker().size) for each in pixels])
-        labels = make_pipeline(FunctionTransformer(found.maker), to_sklearn(found)).predict(pictures)
-        scores = found.scores([found.maker(pictures)])
+        labels = make_pipeline(FunctionTransformer(found.source), to_sklearn(found)).predict(pictures)
+        scores = found.scores([found.source(pictures)])
         assert list(labels) == [found.classes[best] for best in scores.argmax(1)]
 
     def test_numpy_s_own_generator_is_left_alone(self) -> None:

@@ -21,10 +21,11 @@ from featkit.errors import DatasetMalformed, FeatkitError, ModelDamaged, UsageEr
 from featkit.extraction.makers import MAKERS
 from featkit.images import load, save
 from featkit.learning.ablation import Trial, ablate_steps
-from featkit.learning.heads import CLASSIFIERS, Classifier
+from featkit.learning.heads import CLASSIFIERS, by_folds
 from featkit.learning.model import Prediction
 from featkit.learning.model_files import read_model, write_model
-from featkit.learning.pipeline import Classified, classify, classify_steps, evaluate_steps
+from featkit.learning.pipeline import classify, classify_steps
+from featkit.learning.testing import Classified, evaluate_steps
 from featkit.learning.training import Training
 from featkit.progress import Progress
 
@@ -108,13 +109,14 @@ def test_a_picture_and_its_mirror_image_are_the_same_with_flip(data: Path) -> No
     assert abs(without[0] - without[1]) > 100 * TOLERANCE["float32"]
 
 
-def test_c_by_cross_validation(data: Path) -> None:
-    """It is one of the choices, and stands in the configuration as what was given."""
-    found = classify(data, classifier="logreg", c="auto")
+@pytest.mark.parametrize("classifier", ["logreg", "ridge"])
+def test_c_by_what_is_held_out(data: Path, classifier: str) -> None:
+    """It stands in the configuration as what was given, and does the same."""
+    found = classify(data, classifier=classifier, c="auto")
     chosen = found.model.config["c"]
 
-    assert chosen in CLASSIFIERS["logreg"].choices
-    given = classify(data, classifier="logreg", c=chosen)
+    assert chosen in CLASSIFIERS[classifier].choices or (classifier == "ridge" and 0 < chosen < 1e6)
+    given = classify(data, classifier=classifier, c=chosen)
     assert found.evaluation is not None
     assert given.evaluation is not None
     assert np.array_equal(found.evaluation.scores, given.evaluation.scores)
@@ -133,7 +135,7 @@ class _KnowsByHeart:
 
 def test_c_is_the_best_on_pictures_that_were_not_learned_from(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     honest = CLASSIFIERS["logreg"].fit
-    swindle = Classifier(
+    swindle = by_folds(
         lambda training, c: honest(training, c) if c == 2 else _KnowsByHeart(training), "none", (1, 2, 3)
     )
     monkeypatch.setitem(CLASSIFIERS, "logreg", swindle)
@@ -142,7 +144,7 @@ def test_c_is_the_best_on_pictures_that_were_not_learned_from(data: Path, monkey
 
 def test_blocks_count_as_their_maker_says(data: Path) -> None:
     found = classify(data, reduce="none")
-    maker, paths = found.model.maker, read_dataset(str(data)).train.paths
+    maker, paths = found.model.source, read_dataset(str(data)).train.paths
     reduced = found.model.reduction(maker(np.stack([load(path).pixels for path in paths])))
     hog, colour = np.split(reduced.var(0), [maker.blocks[0]])
     assert (hog.sum(), colour.sum()) == pytest.approx(maker.variances, abs=1e-3)
@@ -229,7 +231,7 @@ def test_a_cache_changes_nothing(data: Path, tmp_path: Path) -> None:
 
 def test_pictures_of_one_small_size_keep_it(tmp_path: Path) -> None:
     save_textures(tmp_path / "small", 4, size=(48, 40))
-    assert classify(tmp_path / "small").model.maker.size == (48, 40)
+    assert classify(tmp_path / "small").model.source.size == (48, 40)
 
 
 def test_pictures_of_all_sizes_are_brought_to_one(tmp_path: Path) -> None:
@@ -239,9 +241,9 @@ def test_pictures_of_all_sizes_are_brought_to_one(tmp_path: Path) -> None:
 
     found = classify(tmp_path / "mixed", reduce="none")
 
-    assert found.model.maker.size == (128, 128)
+    assert found.model.source.size == (128, 128)
     assert not found.failures
-    assert classify(tmp_path / "mixed", size=(20, 30), reduce="none").model.maker.size == (20, 30)
+    assert classify(tmp_path / "mixed", size=(20, 30), reduce="none").model.source.size == (20, 30)
 
 
 def test_a_class_with_one_picture(data: Path) -> None:
@@ -300,7 +302,7 @@ def test_labels_that_are_tested_alone(data: Path) -> None:
     assert found.evaluation is not None
     assert found.features is not None
     pixels = np.stack([load(path).pixels for path in found.evaluation.paths])
-    vectors = found.model.reduction(found.model.maker(pixels))
+    vectors = found.model.reduction(found.model.source(pixels))
     assert found.features == pytest.approx(vectors, abs=TOLERANCE["float32"])
 
 
@@ -429,12 +431,12 @@ def test_predictions_keep_the_order(data: Path) -> None:
 def test_an_evaluation_of_a_saved_model(data: Path, tmp_path: Path) -> None:
     found = classify(data)
     found.model.save(tmp_path / "model.fk")
-    *_, (evaluation, failures) = evaluate_steps(
-        load_model(tmp_path / "model.fk"), read_dataset(str(data / "test")).train
-    )  # type: ignore[misc]
+    *_, again = evaluate_steps(load_model(tmp_path / "model.fk"), read_dataset(str(data / "test")))
 
-    assert failures == ()
+    assert isinstance(again, Classified)
+    assert again.failures == ()
     assert found.evaluation is not None
+    assert (evaluation := again.evaluation) is not None
     assert np.array_equal(evaluation.confusion, found.evaluation.confusion)
     assert evaluation.scores == pytest.approx(found.evaluation.scores, abs=TOLERANCE["float32"])
 

@@ -272,7 +272,7 @@ def test_what_is_no_model_is_told_how_one_is_made(path: Path, content: bytes) ->
     path.write_bytes(content)
     error = refusal(path)
     assert error.message == "this is no model of featkit"
-    assert error.hint == "a model is what featkit classify DATA -o model.fk writes"
+    assert error.hint == "a model is what featkit classify DATA -o model.fk writes, or featkit probe"
     assert error.code == "model"
 
 

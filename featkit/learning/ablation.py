@@ -14,17 +14,13 @@ from featkit.datasets import Dataset, Split
 from featkit.errors import FeatkitError, InputError
 from featkit.extraction.makers import MAKERS, Maker
 from featkit.learning.config import ClassifyConfig
+from featkit.learning.fitting import fit_model, recipe_of
 from featkit.learning.heads import CLASSIFIERS
-from featkit.learning.pipeline import (
-    Vectors,
-    evaluated,
-    fit_model,
-    maker_of,
-    parts_of,
-    recipe_of,
-    vectors_of,
-)
+from featkit.learning.parts import parts_of
+from featkit.learning.pipeline import maker_of
 from featkit.learning.rows import allocate
+from featkit.learning.testing import NONE_TESTED, NOTHING_TO_TEST_ON, evaluated
+from featkit.learning.vectors import Vectors, vectors_of
 from featkit.processors import threads
 from featkit.progress import Progress
 from featkit.records import record
@@ -79,7 +75,7 @@ def ablate_steps(
     jobs = threads(jobs)
     parts = parts_of(dataset, config, test)
     if parts.test is None:
-        raise InputError("there is nothing to test on: every class has one picture")
+        raise InputError(NOTHING_TO_TEST_ON)
     ablation = _Ablation(parts.train, parts.test, config, cache, jobs)
     maker = maker_of(parts.train, config) if maker is None else maker
     yield from ablation.trials_of_the_same(maker)
@@ -101,7 +97,7 @@ def _changes(config: ClassifyConfig) -> Iterator[tuple[str, str, ClassifyConfig]
     for name, classifier in CLASSIFIERS.items():
         if name != config.classifier:
             # What is a good C for one is none for another.
-            c = "auto" if config.c == "auto" and classifier.choices else None
+            c = "auto" if config.c == "auto" and classifier.setting == "C" else None
             other = replace(config, classifier=name, c=c)
             own = recipe_of(other)[1] != reduction
             yield "classifier", f"{name}, {classifier.reduction}" if own else name, other
@@ -135,7 +131,7 @@ class _Ablation:
 
     def trials_of_the_same(self, maker: Maker) -> Generator[Progress | Trial | FeatkitError, None, None]:
         """As asked, and with each change that needs no other vectors."""
-        pictures = yield from self.pictures(maker, mirrored=self.config.flip)
+        pictures = yield from self.pictures(maker, self.config)
         yield from self.trial("as asked", "", self.config, pictures)
         pictures = replace(pictures, cpu_seconds=None)
         for stage, change, other in _changes(self.config):
@@ -148,20 +144,18 @@ class _Ablation:
         self, stage: str, change: str, config: ClassifyConfig, maker: Maker
     ) -> Generator[Progress | Trial | FeatkitError, None, None]:
         """With vectors of its own."""
-        pictures = yield from self.pictures(maker, mirrored=config.flip)
+        pictures = yield from self.pictures(maker, config)
         yield from self.trial(stage, change, config, pictures)
 
-    def pictures(self, maker: Maker, *, mirrored: bool) -> Generator[Progress, None, _Pictures]:
+    def pictures(self, maker: Maker, config: ClassifyConfig) -> Generator[Progress, None, _Pictures]:
         start = time.process_time()
-        train = yield from self._vectors(self.train, maker, mirrored)
-        test = yield from self._vectors(self.test, maker, mirrored)
+        train = yield from self._vectors(self.train, maker, config)
+        test = yield from self._vectors(self.test, maker, config)
         seconds = None if train.cached and test.cached else time.process_time() - start
         return _Pictures(maker, train, test, seconds)
 
-    def _vectors(self, split: Split, maker: Maker, mirrored: bool) -> Generator[Progress, None, Vectors]:
-        return vectors_of(
-            "features", split.paths, maker, self.config, mirrored=mirrored, cache=self.cache, jobs=self.jobs
-        )
+    def _vectors(self, split: Split, maker: Maker, config: ClassifyConfig) -> Generator[Progress, None, Vectors]:
+        return vectors_of("features", split.paths, maker, config, cache=self.cache, jobs=self.jobs)
 
     def trial(
         self, stage: str, change: str, config: ClassifyConfig, pictures: _Pictures
@@ -169,14 +163,15 @@ class _Ablation:
         start = time.process_time()
         names = [self.train.labels[index] for index in pictures.train.indices]
         try:
-            model = yield from fit_model(pictures.maker, list(pictures.train.views), names, config, seconds={})
+            views = list(pictures.train.views)
+            model = (yield from fit_model(pictures.maker.source, views, names, config, seconds={})).model
         except FeatkitError as error:
             yield _about(error, change)
             return
         fitted = time.process_time()
         evaluation, _, _ = evaluated(model, self.test, pictures.test)
         if evaluation is None:
-            raise InputError("none of the pictures to test on can be used")
+            raise InputError(NONE_TESTED)
         seconds = {"features": pictures.cpu_seconds, "fit": fitted - start, "test": time.process_time() - fitted}
         if self.as_asked is None:
             self.as_asked = evaluation.accuracy

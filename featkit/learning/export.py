@@ -47,11 +47,12 @@ def to_sklearn(model: Model) -> Pipeline:
     Everything in it is scikit-learn's or numpy's, so it works where featkit is not installed. It is made to predict;
     fitted again it would be another model, of scikit-learn's defaults. `classes_` are sorted as scikit-learn sorts
     strings, which is another order than `model.classes` where these are numbers. To begin with pictures of
-    `model.maker.size`, uint8 N×H×W×3, put the maker in front:
+    `model.source.size`, uint8 N×H×W×3, put the maker in front:
 
         from sklearn.pipeline import make_pipeline
         from sklearn.preprocessing import FunctionTransformer
-        labels = make_pipeline(FunctionTransformer(model.maker), featkit.classical.to_sklearn(model)).predict(pictures)
+        maker = model.source.opened(count=len(pictures), cache=featkit.Cache(None), jobs=1)
+        labels = make_pipeline(FunctionTransformer(maker), featkit.classical.to_sklearn(model)).predict(pictures)
 
     It sees a picture as it is. A model that is `mirrored` averages the scores of a picture and of its mirror image: do
     so with `decision_function` of the vectors of both, for mlp with `predict_log_proba`, for knn with `predict_proba`.
@@ -78,7 +79,7 @@ def _reduction_steps(model: Model) -> Steps:
         return [("scaler", _scaler(mean, np.float32(1) / projection))]
     if not str(model.config.get("reduce")).startswith("pca") or model.config.get("whiten"):
         return [("scaler", _scaler(mean, None)), ("projection", FunctionTransformer(np.dot, kw_args={"b": projection}))]
-    scale = _scale_of_blocks(projection, model.maker.blocks)
+    scale = _scale_of_blocks(projection, model.source.blocks)
     components = np.asarray((projection * scale[:, None]).T, np.float32)
     pca = PCA(len(components))
     pca.components_, pca.n_components_ = components, len(components)

@@ -31,7 +31,7 @@ _ANY_MAGIC = re.compile(rb"featkit-model ([1-9][0-9]{0,8})\n")
 _HEADER = struct.Struct("<16s32sQQ")
 _LENGTHS = struct.Struct("<QQ")
 
-_MADE_BY = "a model is what featkit classify DATA -o model.fk writes"
+_MADE_BY = "a model is what featkit classify DATA -o model.fk writes, or featkit probe"
 _WHOLE_AGAIN = "copy it again from where it is whole, or train it again"
 
 

@@ -23,8 +23,14 @@ from featkit.records import check_writable, printable, write_atomically
 _PAGE = "index.html"
 _CONFUSION, _MISTAKES = "confusion.png", "mistakes.png"
 _MAPS = {"tsne": "map-tsne.png", "pca": "map-pca.png"}
+#: Of other modules, by the names of their files: what each shows.
+CHARTS = {
+    "layers.png": "Accuracy along the network",
+    "learning-curve.png": "Accuracy by pictures a class",
+    "comparison.png": "Accuracy by backbone",
+}
 _METHODS = {"tsne": "t-SNE", "pca": "principal components"}
-_NAMES = (_PAGE, _CONFUSION, _MISTAKES, *_MAPS.values())
+_NAMES = (_PAGE, _CONFUSION, _MISTAKES, *_MAPS.values(), *CHARTS)
 _MOST_CONFUSIONS = 12
 
 
@@ -62,7 +68,9 @@ def write_report(
     features: FloatArray | None,
     load: Callable[[str], Pixels],
     extra: Sequence[tuple[str, bytes]] = (),
+    remarks: Sequence[str] = (),
     tables: Sequence[Table] = (),
+    figures: Mapping[str, bytes] | None = None,
     force: bool,
     seed: int,
 ) -> Iterator[Path]:
@@ -71,7 +79,8 @@ def write_report(
     confusion.png, mistakes.png, with features map-tsne.png and map-pca.png, and at last index.html, which holds all it
     shows. summary: names and values of what was done, one table. features: float32 N×D, a row for each picture of the
     evaluation, or None: no maps. load: a path's pixels. extra: captions and PNG files to show besides. tables: to show
-    besides, as of an ablation. seed: of the maps. An evaluated picture is never overwritten. Raises what `check_report`
+    besides, as of an ablation. remarks: sentences for the head of the page. figures: PNG files by names of CHARTS, to
+    write and to show. seed: of the maps. An evaluated picture is never overwritten. Raises what `check_report`
     does.
     """
     check_report(folder, force=force)
@@ -98,8 +107,13 @@ def write_report(
         caption = f"{_METHODS[method]} of the features, {_of(len(rows), len(evaluation.paths))} pictures"
         maps[caption] = charts.map_chart(points, evaluation.truth[rows], evaluation.classes, caption)
         yield saved(name, maps[caption])
+    figures = figures or {}
+    for name, data in figures.items():
+        yield saved(name, data)
     sections = [
         _headline(evaluation),
+        *(f"<p>{_text(remark)}</p>" for remark in remarks),
+        *(_section(CHARTS[name], _picture(data, CHARTS[name])) for name, data in figures.items()),
         _section("Settings", _settings(summary)) if summary else "",
         *(_section(table.title, _table(table)) for table in tables),
         _section("Confusion", _confusion(evaluation, confusion)),
