@@ -5,6 +5,7 @@
     print(result.verdict, result.matrix)
     featkit.stitch(["a.jpg", "b.jpg", "c.jpg"]).save("panorama.jpg")
     featkit.classify("flowers/").model.save("flowers.fk")
+    featkit.probe("flowers/", classifier="logreg").result.model.save("flowers.fk")
     featkit.extract(["a.jpg", "b.jpg"], features="hog").values["hog"]
 
 Public names are loaded when they are first used; importing featkit loads nothing else.
@@ -22,9 +23,10 @@ if TYPE_CHECKING:
     from featkit.extraction.formats import read as read_features
     from featkit.extraction.pipeline import extract
     from featkit.images import DecodeOptions
-    from featkit.learning.config import ClassifyConfig
+    from featkit.learning.config import ClassifyConfig, ProbeConfig
     from featkit.learning.model import Model, load_model
     from featkit.learning.pipeline import classify
+    from featkit.learning.probing import Probed, probe
     from featkit.local.config import MatchConfig
     from featkit.local.features import Features
     from featkit.local.geometry import Estimate
@@ -51,6 +53,8 @@ _HOME = {
     "Matches": "featkit.local.matching",
     "Model": "featkit.learning.model",
     "Panorama": "featkit.stitching.panorama",
+    "ProbeConfig": "featkit.learning.config",
+    "Probed": "featkit.learning.probing",
     "StitchConfig": "featkit.stitching.config",
     "Stitched": "featkit.stitching.pipeline",
     "Subject": "featkit.local.subjects",
@@ -59,6 +63,7 @@ _HOME = {
     "load_model": "featkit.learning.model",
     "match": "featkit.local.pipeline",
     "match_pairs": "featkit.local.pipeline",
+    "probe": "featkit.learning.probing",
     "read_features": "featkit.extraction.formats:read",
     "stitch": "featkit.stitching.pipeline",
     "stitch_all": "featkit.stitching.pipeline",
@@ -77,6 +82,8 @@ __all__ = [
     "Matches",
     "Model",
     "Panorama",
+    "ProbeConfig",
+    "Probed",
     "StitchConfig",
     "Stitched",
     "Subject",
@@ -86,6 +93,7 @@ __all__ = [
     "load_model",
     "match",
     "match_pairs",
+    "probe",
     "read_features",
     "stitch",
     "stitch_all",

@@ -46,8 +46,9 @@ def test_the_layers_of_one(featkit: Run) -> None:
     title, *lines = done.stdout.decode().splitlines()
     assert title.split() == ["name", "kind", "output", "parameters", "multiply-adds", "field", "stride", "extract"]
     assert lines[0].split() == ["conv1", "Conv2d", "64x112x112", "9,408", "118M", "7", "2", "yes"]
-    assert lines[-2] == "resnet18, 3x224x224: 11,689,512 parameters, 1.81G multiply-adds"
-    assert lines[-1] == "head, which is extracted by default: what goes into fc, 512 dimensions"
+    assert lines[-3] == "resnet18, 3x224x224: 11,689,512 parameters, 1.81G multiply-adds"
+    assert lines[-2] == "head, which is extracted by default: what goes into fc, 512 dimensions"
+    assert lines[-1] == "--layers all, in order of depth: layer1, layer2, layer3, layer4, head"
     assert "layer4.1.conv2" in done.stdout.decode()
     assert "layer2.0.downsample.0" not in done.stdout.decode()
     assert "--depth 4 shows all" in done.stderr.decode()
@@ -66,6 +67,7 @@ def test_the_layers_as_records(featkit: Run) -> None:
     assert sum(found[part]["parameters"] for part in parts) == whole["parameters"]
     assert sum(found[part]["multiply_adds"] for part in parts) == whole["multiply_adds"]
     assert (whole["type"], whole["name"], whole["head"], whole["dims"]) == ("backbone", "resnet18", "fc", 512)
+    assert whole["stages"] == [*RESNET18_STAGES, "head"]
 
 
 def test_another_input_and_depth(featkit: Run) -> None:
@@ -78,6 +80,12 @@ def test_another_input_and_depth(featkit: Run) -> None:
     assert whole["input"] == [3, 64, 96]
 
 
+def test_an_input_of_one_number_is_a_square(featkit: Run) -> None:
+    one, other = (featkit("backbones", "vgg11", "--input", each, "--json") for each in ("64", "3x64x64"))
+    assert one.stdout == other.stdout
+    assert records_of(one)[-1]["input"] == [3, 64, 64]
+
+
 def test_a_layer_without_one_tensor_cannot_be_extracted(featkit: Run) -> None:
     found = {each["name"]: each for each in records_of(featkit("backbones", "vit_b_32", "--json"))}
     attention = found["encoder.layers.encoder_layer_0.self_attention"]
@@ -87,7 +95,9 @@ def test_a_layer_without_one_tensor_cannot_be_extracted(featkit: Run) -> None:
 
 def test_a_network_without_a_head(featkit: Run) -> None:
     done = featkit("backbones", "timm:gemma4_vit_167m_enc", "--quiet")
-    assert done.stdout.decode().splitlines()[-1].startswith("timm:gemma4_vit_167m_enc, 3x")
+    *_, whole, stages = done.stdout.decode().splitlines()
+    assert whole.startswith("timm:gemma4_vit_167m_enc, 3x")
+    assert stages.endswith("blocks.14, blocks.15")
     assert done.stderr == b""
 
 
@@ -96,11 +106,13 @@ WRONG = {
     "backbones nonesuch*": "timm:",
     "backbones timm:nonesuch": "timm has no network",
     "backbones timm:resnet18.nonesuch": "timm:resnet18.a1_in1k",
-    "backbones resnet18 --input 224": "3x224x224",
+    "backbones resnet18 --input 22a": "one whole number, or three, not '22a'",
+    "backbones resnet18 --input 0": "1 pixel",
     "backbones resnet18 --input 3x224": "3x224x224",
     "backbones resnet18 --input 1x224x224": "3 channels",
     "backbones resnet18 --input 3x0x224": "1 pixel",
     "backbones vit_b_16 --input 3x200x200": "its own is 3x224x224",
+    "backbones vit_b_16 --input 200": "vit_b_16 does not take 3x200x200: Wrong image height",
     "backbones timm:vit_tiny_patch16_224 --input 3x200x200": "its own is 3x224x224",
     "backbones alexnet --input 3x8x8": "its own is 3x224x224",
     "backbones resnet18 --depth 0": "--depth",

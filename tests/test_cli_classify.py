@@ -20,7 +20,7 @@ import pytest
 from conftest import FEATKIT, Refusal, Run, complaint_of, on_terminal, records_of, tried
 from textures import KINDS, save_textures
 
-from featkit.cli.classify_run import SOME_FAILED
+from featkit.cli.learned import SOME_FAILED
 from featkit.extraction.makers import MAKERS
 from featkit.images import load, save
 from featkit.learning.config import ClassifyConfig
@@ -162,6 +162,7 @@ def test_every_option_of_learning(featkit: Run, data: Path) -> None:
         "reduce": "pca:5",
         "whiten": True,
         "classifier": "logreg",
+        "neighbours": None,
         "balanced": True,
         "flip": True,
         "hold_out": 0.2,

@@ -266,6 +266,34 @@ def test_records_beside_a_file(featkit: Run, data: Path) -> None:
         assert again == {**record, "seconds": 0.0, "cached": True}
 
 
+def test_the_input_of_a_network(data: Path) -> None:
+    """One number, or three; of another size the features are others, and have as many dimensions."""
+    layers = "pictures --backbone shufflenet_v2_x0_5 --weights random --layers stage2,head"
+    sizes = {"own": "", "same": "--input 224", "half": "--input 112", "also": "--input 3x112x112"}
+    extracted(data, *(f"{layers} {option} -o {name}.npz" for name, option in sizes.items()))
+    found = {name: table_of(data / f"{name}.npz").values for name in sizes}
+    assert {name: values.shape for name, values in found["half"].items()} == {"stage2": (20, 48), "head": (20, 1024)}
+    for name, values in found["own"].items():
+        np.testing.assert_array_equal(values, found["same"][name])
+        np.testing.assert_array_equal(found["half"][name], found["also"][name])
+        assert not np.allclose(values, found["half"][name], rtol=1e-3)
+
+
+def test_all_layers_of_a_network(featkit: Run, data: Path) -> None:
+    """What they are is known to a second run without torch, too; named, they are the same."""
+    network = ("--backbone", "shufflenet_v2_x0_5", "--weights", "random")
+    names = ["conv1", "stage2", "stage3", "stage4", "conv5", "head"]
+    for number in range(2):
+        run = featkit("extract", "pictures", *network, "--layers", "all", "-o", f"{number}.npz")
+        assert run.returncode == 0
+        dims = "conv1 24, stage2 48, stage3 96, stage4 192, conv5 1024, head 1024"
+        assert run.stdout.decode() == f"{number}.npz: {COUNT} pictures, {dims}\n"
+    extracted(data, " ".join(["pictures", *network, "--layers", ",".join(names), "-o", "2.npz"]))
+    for number in (1, 2):
+        assert (data / f"{number}.npz").read_bytes() == (data / "0.npz").read_bytes()
+    assert list(table_of(data / "0.npz").values) == names
+
+
 def test_lines_for_people(featkit: Run, data: Path, expected: Table) -> None:
     run = featkit("extract", "pictures/0.png", *HOG)
     values = expected.values["hog"][PATHS.index("pictures/0.png")].astype(np.float64)
@@ -554,6 +582,13 @@ STRANGE = {
     "pictures --features hog --normalize": "--normalize is about networks",
     "pictures --features hog --weights random": "--weights is about networks",
     "pictures --features hog --device cpu": "--device is about networks",
+    "pictures --features hog --input 128": "--input is about networks",
+    "pictures --input big": "--input takes one whole number, or three, not 'big'",
+    "pictures --input 3x128x96": "pictures are brought to squares, and --input 3x128x96 is none",
+    "pictures --input 0": "--input is a picture of 3 channels, and 1 pixel a side or more",
+    "pictures --input 9999": "pictures of 1 to 4096 pixels a side go into a network, not of 9999",
+    "pictures --backbone vit_b_32 --weights random --input 128": "vit_b_32 does not take 3x128x128: Wrong image",
+    "pictures --backbone alexnet --weights random --input 9": "alexnet does not take 3x9x9: ",
     "pictures --features hog --max-keypoints 9": "--max-keypoints and --max-side are about keypoints",
     "pictures --features sift --max-keypoints 0": "--max-keypoints must be at least 1",
     "pictures --features sift --max-side 3": "--max-side must be at least 16 pixels",
@@ -565,6 +600,7 @@ STRANGE = {
     "pictures --pool median": "there is no pooling 'median'",
     "pictures --pool none --normalize": "--normalize is of vectors, and --pool none gives maps",
     "pictures --layers head,head": "layers are named once each",
+    "pictures --layers head,all": "--layers all names them all",
     "pictures --dtype float64": "there is no dtype 'float64'",
     "pictures --device tpu": "there is no device 'tpu'",
     "pictures --precision fp8": "there is no precision 'fp8'",

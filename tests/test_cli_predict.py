@@ -11,6 +11,8 @@ import re
 import shutil
 import signal
 import subprocess
+import sys
+from collections.abc import Generator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,9 +23,16 @@ from bad_pictures import as_stored, exif, pillow
 from conftest import FEATKIT, Refusal, Run, complaint_of, on_terminal, records_of, tried
 from textures import KINDS, save_textures, texture
 
+from featkit.cache import Cache
 from featkit.cli.predict_run import ALL_FAILED, SOME_FAILED
-from featkit.images import save
+from featkit.deep.config import FeatureConfig, NetworkConfig
+from featkit.extraction.engine import extract
+from featkit.extraction.networks import network_maker
+from featkit.images import DEFAULTS, save
+from featkit.learning.config import ClassifyConfig
+from featkit.learning.fitting import Fitted, fit_model
 from featkit.learning.model_files import read_model, write_model
+from featkit.progress import Progress, followed
 
 
 @dataclass(frozen=True)
@@ -249,6 +258,156 @@ def test_evaluation_has_a_report(featkit: Run, here: Path) -> None:
     assert all(kind in text for kind in KINDS)
 
 
+# --- features in place of pictures
+
+HOG = ("--features", "hog", "--size", "32", "--quiet")
+WRITTEN = ["features.npz", "features.parquet", "folder"]
+
+
+@pytest.fixture(params=WRITTEN)
+def features(request: pytest.FixtureRequest, featkit: Run, here: Path) -> str:
+    """Of the pictures of `here`, of which one cannot be read, in a file or a folder of shards; these are gone."""
+    name = str(request.param)
+    (here / "test" / "down" / "20.png").write_bytes(b"no picture")
+    assert featkit("extract", "test", "-r", *HOG, "-o", name).returncode == SOME_FAILED
+    return name
+
+
+def test_predictions_by_features(featkit: Run, here: Path, features: str) -> None:
+    """As of the pictures, with the same errors, in their order."""
+    of_pictures = featkit("predict", "model.fk", *FOLDERS, "--json")
+    shutil.rmtree(here / "test")
+
+    run = featkit("predict", "model.fk", "--from", features, "--json")
+
+    assert (run.returncode, run.stderr) == (SOME_FAILED, of_pictures.stderr.split(b"hint: ")[0])
+    found, expected = records_of(run), records_of(of_pictures)
+    assert [each["path"] for each in found] == PICTURES
+    for each, other in zip(found, expected, strict=True):
+        if each["type"] == "error":
+            assert {**each, "hint": None} == {**other, "hint": None}
+        else:
+            assert (each["label"], each["top"][0][0]) == (other["label"], other["label"])
+            assert each["score"] == pytest.approx(other["score"], abs=1e-5)
+    assert sum(each["type"] == "error" for each in found) == 1
+
+
+def test_other_formats_of_predictions_by_features(featkit: Run, here: Path) -> None:
+    featkit("extract", *PICTURES[:3], *HOG, "-o", "features.npz")
+
+    for options in ([], ["--format", "csv", "--top", "2"], ["--format", "jsonl", "--top", "1"]):
+        by_features = featkit("predict", "model.fk", "--from", "features.npz", *options)
+        assert by_features.stdout == featkit("predict", "model.fk", *PICTURES[:3], *options).stdout
+        assert (by_features.returncode, by_features.stderr) == (0, b"")
+
+
+def test_evaluation_by_features(featkit: Run, here: Path, features: str) -> None:
+    """By the folders' names, by data that were moved, and by a table of labels."""
+    [failure, expected] = records_of(featkit("evaluate", "model.fk", "test", "--json"))
+    (here / "labels.csv").write_text("path,label\n" + "".join(f"{path},{path.split('/')[1]}\n" for path in PICTURES))
+    (here / "test").rename(here / "moved")
+
+    for data in ([], ["moved"], ["labels.csv"]):
+        run = featkit("evaluate", "model.fk", *data, "--from", features, "--json")
+
+        assert run.returncode == SOME_FAILED
+        [told, found] = records_of(run)
+        assert (told["path"], told["code"], told["message"]) == (failure["path"], failure["code"], failure["message"])
+        for name in ("accuracy", "test", "classes", "confusion", "per_class", "config"):
+            assert found[name] == expected[name]
+
+
+def test_a_report_by_features(featkit: Run, here: Path) -> None:
+    featkit("extract", "test", "-r", *HOG, "-o", "features.npz")
+    shutil.rmtree(here / "test")
+
+    run = featkit("evaluate", "model.fk", "--from", "features.npz", "--report", "page")
+
+    assert (run.returncode, run.stderr) == (0, b"")
+    assert "<title>features.npz: hog, svm</title>" in (here / "page" / "index.html").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    "command", [("predict", "model.fk"), ("evaluate", "model.fk"), ("evaluate", "model.fk", "test")]
+)
+def test_features_of_another_kind(featkit: Run, here: Path, command: tuple[str, ...]) -> None:
+    featkit("extract", "test", "-r", "--features", "hog", "--size", "64", "-o", "features.npz")
+
+    run = featkit(*command, "--from", "features.npz", "--json")
+
+    [record] = records_of(run)
+    assert run.returncode == 2
+    assert (record["type"], record["path"], record["code"]) == ("error", "features.npz", "mismatch")
+    assert record["message"].startswith("the head was trained on hog, size 32 × 32")
+    assert "; these are features of hog, size 64 × 64" in record["message"]
+    assert complaint_of(run).splitlines()[1].startswith("hint: ")
+
+
+@pytest.mark.parametrize("command", ["predict", "evaluate"])
+def test_features_that_are_damaged(featkit: Run, here: Path, command: str) -> None:
+    featkit("extract", "test", "-r", *HOG, "-o", "features.npz")
+    data = bytearray((here / "features.npz").read_bytes())
+    data[len(data) // 2] ^= 1
+    (here / "features.npz").write_bytes(data)
+
+    run = featkit(command, "model.fk", "--from", "features.npz", "--json")
+
+    assert run.returncode == 2
+    assert (records_of(run)[-1]["path"], records_of(run)[-1]["code"]) == ("features.npz", "features")
+    complaint_of(run)
+
+
+def test_features_of_no_picture_that_could_be_read(featkit: Run, here: Path) -> None:
+    (here / "a.png").write_bytes(b"no picture")
+    assert featkit("extract", "a.png", "missing.png", *HOG, "-o", "features.npz").returncode == ALL_FAILED
+
+    run = featkit("predict", "model.fk", "--from", "features.npz")
+
+    assert (run.returncode, run.stdout) == (ALL_FAILED, b"")
+    assert complaint_of(run).count("featkit: error: ") == 2
+
+
+def test_heads_on_features_of_a_network(featkit: Run, here: Path) -> None:
+    """Made in one process, used in others, which need no torch where the features are there already."""
+    network = NetworkConfig("shufflenet_v2_x0_5", "random", features=FeatureConfig(("stage2",)))
+    cache = Cache(here / "cache")
+    maker = network_maker(network, count=6, jobs=1, cache=cache)
+    paths = [str(here / path) for path in PICTURES[::4]]
+    [rows] = extract(paths, maker, mirrored=False, decode=DEFAULTS, cache=cache, jobs=1)
+    config = ClassifyConfig(classifier="ridge", reduce="none")
+    steps = fit_model(maker.source, [rows.views[0]], [Path(path).parent.name for path in paths], config, seconds={})
+    model = followed(_with_its_value(steps)).model
+    model.save(here / "network.fk")
+    options = ("--backbone", "shufflenet_v2_x0_5", "--weights", "random", "--layers", "stage3,stage2")
+    featkit("extract", *PICTURES[::4], *options, "-o", "features.npz", "--quiet")
+    featkit("extract", *PICTURES[:1], *options, "--seed", "1", "-o", "other.npz", "--quiet")
+
+    of_pictures = records_of(featkit("predict", "network.fk", *PICTURES[::4], "--json"))
+    program = """if True:
+        import sys
+        from featkit.cli.app import run
+        status = run(["predict", "network.fk", "--from", "features.npz", "--json"])
+        assert "torch" not in sys.modules
+        sys.exit(status)
+    """
+    found = subprocess.run([sys.executable, "-c", program], capture_output=True, cwd=here)
+    refused = featkit("predict", "network.fk", "--from", "other.npz")
+
+    assert (found.returncode, found.stderr) == (0, b"")
+    for each, other in zip(records_of(found), of_pictures, strict=True):
+        assert (each["path"], each["label"]) == (other["path"], other["label"])
+        assert each["score"] == pytest.approx(other["score"], abs=1e-4)
+    assert refused.returncode == 2
+    assert (
+        "other.npz: the head was trained on shufflenet_v2_x0_5, weights random 0; "
+        "these are features of shufflenet_v2_x0_5, weights random 1" in complaint_of(refused)
+    )
+
+
+def _with_its_value(steps: Generator[Progress, None, Fitted]) -> Generator[Progress | Fitted, None, None]:
+    yield (yield from steps)
+
+
 # --- what is refused
 
 STRANGE = {
@@ -274,7 +433,22 @@ STRANGE = {
     "predict model.fk - test/down": "- means that all names come on stdin",
     "predict model.fk test/down --fromat csv": "no such option: --fromat",
     "evaluate": "missing argument 'MODEL'",
-    "evaluate model.fk": "missing argument 'DATA'",
+    "predict model.fk test/down --from features.npz": "--from labels the pictures whose features it names",
+    "predict model.fk - --from features.npz": "--from labels the pictures whose features it names",
+    "predict model.fk --from features.npz --files-from list.txt": "--from labels the pictures whose features it names",
+    "predict model.fk --from features.npz --recursive": "--from labels the pictures whose features it names",
+    "predict model.fk --from features.npz -0": "-0 is about a list, and there is none",
+    "predict model.fk --from nowhere.npz": "nowhere.npz: there is no such file",
+    "predict model.fk --from nowhere": "nowhere",
+    "predict model.fk --from model.fk": "model.fk: there is no format 'fk' for features",
+    "predict model.fk --from foreign.npz": "foreign.npz: this holds no features of featkit",
+    "predict model.fk --from keypoints.npz": "keypoints.npz: these are keypoints, any number a picture",
+    "predict tampered.fk --from features.npz": "tampered.fk: it is not what was written: its checksum is wrong",
+    "evaluate model.fk": "there is nothing to test on",
+    "evaluate model.fk --from nowhere.npz": "nowhere.npz: there is no such file",
+    "evaluate model.fk nowhere --from features.npz": "nowhere: there is no such folder or CSV file",
+    "evaluate model.fk --from flat.npz": "all pictures are in one folder, test/down",
+    "evaluate model.fk test/down --from features.npz": "test/down: there is no class folder with pictures in it",
     "evaluate model.fk nowhere": "nowhere: there is no such folder or CSV file",
     "evaluate model.fk test/down": "test/down: there is no class folder with pictures in it",
     "evaluate tampered.fk test": "tampered.fk: it is not what was written: its checksum is wrong",
@@ -309,6 +483,13 @@ def refusals(trained: Trained, tmp_path_factory: pytest.TempPathFactory) -> dict
     write_model(folder / "strange.fk", config, arrays, force=False)
     (folder / "written").mkdir()
     (folder / "written" / "index.html").touch()
+    np.savez(folder / "foreign.npz", head=np.zeros((2, 3)))
+    for name, options in {
+        "flat.npz": ("--size", "32", "--features", "hog"),
+        "keypoints.npz": ("--features", "orb"),
+    }.items():
+        run = subprocess.run([*FEATKIT, "extract", "test/down", *options, "-o", name, "--quiet"], cwd=folder)
+        assert run.returncode == 0
     return tried(STRANGE, folder, trained.cache)
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import typer
 
 from featkit import __version__
-from featkit.cli import backbones, cache, classify, evaluate, extract, match, predict, stitch
+from featkit.cli import backbones, cache, classify, evaluate, extract, match, predict, probe, stitch
 from featkit.cli.console import (
     open_closed_streams,
     print_error,
@@ -38,6 +38,7 @@ app.command("match", short_help="Find what corresponds in pictures.")(match.comm
 app.command("stitch", short_help="Make one picture of many that overlap.")(stitch.command)
 app.command("classify", short_help="Learn to label pictures, and test it.")(classify.command)
 app.command("extract", short_help="Make vectors of pictures, by a network or without.")(extract.command)
+app.command("probe", short_help="Learn from what a network sees, and test each layer.")(probe.command)
 app.command("predict", short_help="Label pictures with a model.")(predict.command)
 app.command("evaluate", short_help="Test a model on labelled pictures.")(evaluate.command)
 app.command("backbones", short_help="List networks, and what is in them.")(backbones.command)

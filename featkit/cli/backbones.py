@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from featkit.cli.options import Debug, Json, Quiet
+from featkit.cli.options import Debug, Input, Json, Quiet
 
 
 def command(
@@ -17,10 +17,7 @@ def command(
             help="A network, for its layers; or a pattern, as 'resnet*' or 'timm:*dino*', for those it fits.",
         ),
     ] = None,
-    input_: Annotated[
-        str | None,
-        typer.Option("--input", metavar="CxHxW", help="What goes into the network; its own size if left out."),
-    ] = None,
+    input_: Input = None,
     depth: Annotated[
         int | None,
         typer.Option("--depth", metavar="N", help="How deep to look into modules (text: 3, with --json: all the way)."),

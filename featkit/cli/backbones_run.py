@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from featkit.cli.console import counted, print_line, print_note, print_record
+from featkit.cli.options import input_shape
 from featkit.deep import backbones
 from featkit.deep.layers import Layer, layers
+from featkit.deep.stages import stages
 from featkit.errors import UsageError
 from featkit.records import record
 
@@ -53,23 +55,18 @@ def _print_layers(name: str, input_: str | None, depth: int | None, *, json: boo
     if depth is not None and depth < 1:
         raise UsageError("--depth must be at least 1")
     known = backbones.summary(name)
-    shape = known.shape if input_ is None else _input(input_)
-    try:
-        whole, *inside = layers(backbones.outline(name), shape)
-    except (RuntimeError, ValueError, AssertionError, IndexError) as error:
-        if shape == known.shape:
-            raise
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise UsageError(
-            f"{name} does not take {_shape(shape)}: {reason}", hint=f"its own is {_shape(known.shape)}"
-        ) from error
+    shape = known.shape if input_ is None else input_shape(input_)
+    with backbones.taking(name, shape, known.shape):
+        network = backbones.outline(name)
+        whole, *inside = layers(network, shape)
+        places = stages(network, shape)
     deepest = max((_depth_of(layer) for layer in inside), default=1)
     limit = depth or (deepest if json else _DEPTH)
     shown = [layer for layer in inside if _depth_of(layer) <= limit]
     if json:
         for layer in shown:
             print_record(_layer_record(layer))
-        more = {"input": shape, "multiply_adds": whole.multiply_adds, "head": known.head}
+        more = {"input": shape, "multiply_adds": whole.multiply_adds, "head": known.head, "stages": places}
         print_record(_network_record(known) | more)
         return
     rows = [_LAYER_TITLES, *map(_layer_cells, shown)]
@@ -79,22 +76,11 @@ def _print_layers(name: str, input_: str | None, depth: int | None, *, json: boo
     print_line(f"{name}, {_shape(shape)}: {whole.parameters:,} parameters, {_short(whole.multiply_adds)} multiply-adds")
     if known.head is not None:
         print_line(f"head, which is extracted by default: what goes into {known.head}, {known.dimensions} dimensions")
+    if places:
+        print_line(f"--layers all, in order of depth: {', '.join(places)}")
     if len(shown) < len(inside) and not quiet:
         deeper = counted(len(inside) - len(shown), "layer lies", "layers lie")
         print_note(f"{deeper} deeper: --depth {deepest} shows all")
-
-
-def _input(text: str) -> tuple[int, int, int]:
-    try:
-        channels, height, width = (int(part) for part in text.replace("×", "x").split("x"))
-    except ValueError:
-        raise UsageError(f"--input takes three whole numbers, not {text!r}", hint=_INPUT_HINT) from None
-    if channels != 3 or min(height, width) < 1:
-        raise UsageError("--input is a picture of 3 channels, and 1 pixel a side or more", hint=_INPUT_HINT)
-    return channels, height, width
-
-
-_INPUT_HINT = "for example: --input 3x224x224, which is channels, height and width"
 
 
 def _depth_of(layer: Layer) -> int:

@@ -7,15 +7,22 @@ from typing import Annotated
 import typer
 
 from featkit.cli.options import (
+    ClassWeight,
     Debug,
+    Flip,
     FloatRange,
     Force,
     Frame,
+    HoldOut,
     Jobs,
     Json,
     MaxPixels,
+    ModelOutput,
+    Neighbours,
     NoCache,
     Quiet,
+    Report,
+    TestData,
     decode_options,
 )
 
@@ -29,16 +36,8 @@ def command(
             metavar="DATA", help="A folder a class, or train/ and test/ of such, or a CSV of path,label[,split]."
         ),
     ],
-    test: Annotated[
-        str | None,
-        typer.Option(
-            "--test", metavar="DATA", help="What to test on; else DATA's own test/ or val/, else a fifth held out."
-        ),
-    ] = None,
-    output: Annotated[
-        str | None,
-        typer.Option("--output", "-o", metavar="FILE", help="Write the model, for `featkit predict`; - is stdout."),
-    ] = None,
+    test: TestData = None,
+    output: ModelOutput = None,
     features: Annotated[
         str | None,
         typer.Option("--features", metavar="NAME", help="hog (default), hog-skimage, patches, hog+patches or pixels."),
@@ -72,25 +71,11 @@ def command(
         str | None,
         typer.Option("--C", metavar="X|auto", help="Weight of mistakes in training; auto: by cross-validation."),
     ] = None,
-    class_weight: Annotated[
-        str | None,
-        typer.Option(
-            "--class-weight", metavar="NAME", help="none (default), or balanced: small classes weigh as much."
-        ),
-    ] = None,
-    flip: Annotated[
-        str | None,
-        typer.Option(
-            "--flip", metavar="on|off", help="Learn from mirror images, too (default off); wrong for letters."
-        ),
-    ] = None,
-    hold_out: Annotated[
-        float | None, typer.Option("--hold-out", metavar="SHARE", help="Of each class, where DATA has no test (0.2).")
-    ] = None,
-    report: Annotated[
-        str | None,
-        typer.Option("--report", metavar="DIR", help="Write a page: confusion, worst mistakes, maps of the features."),
-    ] = None,
+    neighbours: Neighbours = None,
+    class_weight: ClassWeight = None,
+    flip: Flip = None,
+    hold_out: HoldOut = None,
+    report: Report = None,
     ablate: Annotated[
         bool, typer.Option("--ablate", help="Also swap or leave out each stage in turn, and print a table.")
     ] = False,
@@ -137,6 +122,7 @@ def command(
         whiten=whiten or None,
         classifier=classifier,
         c=c,
+        neighbours=neighbours,
         class_weight=class_weight,
         flip=flip,
         hold_out=hold_out,

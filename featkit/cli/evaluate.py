@@ -1,4 +1,4 @@
-"""`featkit evaluate`: its options. What it does is in classify_run.py, imported when it runs."""
+"""`featkit evaluate`: its options. What it does is in evaluate_run.py, imported when it runs."""
 
 from __future__ import annotations
 
@@ -11,20 +11,25 @@ from featkit.cli.options import (
     FloatRange,
     Force,
     Frame,
+    FromFeatures,
     Jobs,
     Json,
     MaxPixels,
     NoCache,
     Quiet,
+    Weights,
     decode_options,
 )
 
 
 def command(
-    model: Annotated[str, typer.Argument(metavar="MODEL", help="As `featkit classify -o` writes it.")],
+    model: Annotated[str, typer.Argument(metavar="MODEL", help="As `featkit classify -o` or `probe -o` writes it.")],
     data: Annotated[
-        str, typer.Argument(metavar="DATA", help="Labelled pictures: its test/, else its val/, else all of it.")
-    ],
+        str | None,
+        typer.Argument(metavar="[DATA]", help="Labelled pictures: its test/, else its val/, else all of it."),
+    ] = None,
+    from_: FromFeatures = None,
+    weights: Weights = None,
     report: Annotated[
         str | None,
         typer.Option("--report", metavar="DIR", help="Write a page: confusion, worst mistakes."),
@@ -41,13 +46,19 @@ def command(
 ) -> int:
     """Test a model on labelled pictures.
 
+    With --from, the labels are those of DATA, or without it the names of the folders that the pictures were in.
+
     Exit status: 0; 1 if some pictures could not be used.
     """
-    from featkit.cli import classify_run
+    from featkit.cli import evaluate_run
 
-    return classify_run.evaluate(
-        model,
-        data,
+    request = evaluate_run.Request(
+        model=model,
+        data=data,
+        test=None,
+        output=None,
+        from_features=from_,
+        weights=weights,
         report=report,
         decode=decode_options(max_pixels, frame, float_range),
         jobs=jobs,
@@ -56,3 +67,4 @@ def command(
         json=json,
         quiet=quiet,
     )
+    return evaluate_run.run(request)

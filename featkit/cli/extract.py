@@ -7,18 +7,26 @@ from typing import Annotated
 import typer
 
 from featkit.cli.options import (
+    Backbone,
     Debug,
+    Device,
     FilesFrom,
     FloatRange,
     Force,
     Frame,
+    Input,
     Jobs,
     Json,
     MaxPixels,
     NoCache,
+    Normalize,
     Nul,
+    Pool,
+    Precision,
     Quiet,
     Recursive,
+    Runtime,
+    Weights,
     decode_options,
 )
 
@@ -39,23 +47,17 @@ def command(
             help="A file: .npz, .npy, .parquet or .h5; a folder of shards; - for stdout. Without it, a line a picture.",
         ),
     ] = None,
-    backbone: Annotated[
-        str | None,
-        typer.Option("--backbone", "-b", metavar="NAME", help="The network (lite0); `featkit backbones` lists them."),
-    ] = None,
+    backbone: Backbone = None,
     layers: Annotated[
         str | None,
-        typer.Option("--layers", metavar="NAMES", help="Of which layers, with commas; head goes into the classifier."),
+        typer.Option(
+            "--layers", metavar="NAMES", help="Of which layers, with commas; head goes into the classifier; all."
+        ),
     ] = None,
-    pool: Annotated[
-        str | None,
-        typer.Option("--pool", metavar="NAME", help="How places become a vector: avg, max, gem, cls or none."),
-    ] = None,
-    normalize: Annotated[bool, typer.Option("--normalize", help="Vectors of unit length.")] = False,
-    weights: Annotated[
-        str | None,
-        typer.Option("--weights", metavar="FILE", help="The network's, .safetensors or .pth; or random."),
-    ] = None,
+    pool: Pool = None,
+    normalize: Normalize = False,
+    weights: Weights = None,
+    input_: Input = None,
     seed: Annotated[int | None, typer.Option("--seed", metavar="N", help="Of --weights random (0).")] = None,
     features: Annotated[
         str | None,
@@ -78,15 +80,9 @@ def command(
     dtype: Annotated[
         str | None, typer.Option("--dtype", metavar="NAME", help="Of vectors: float32 or float16.")
     ] = None,
-    precision: Annotated[
-        str | None, typer.Option("--precision", metavar="NAME", help="That a network computes in: auto, fp32 or bf16.")
-    ] = None,
-    device: Annotated[
-        str | None, typer.Option("--device", metavar="NAME", help="That computes: auto, cpu, cuda or mps.")
-    ] = None,
-    runtime: Annotated[
-        str | None, typer.Option("--runtime", metavar="NAME", help="By what: auto, torch or openvino.")
-    ] = None,
+    precision: Precision = None,
+    device: Device = None,
+    runtime: Runtime = None,
     format_: Annotated[
         str | None,
         typer.Option("--format", metavar="NAME", help="npz, npy, parquet, h5 or folder, whatever PATH ends with."),
@@ -130,6 +126,7 @@ def command(
         pool=pool,
         normalize=normalize,
         weights=weights,
+        input=input_,
         seed=seed,
         features=features,
         size=size,

@@ -6,7 +6,7 @@ import os
 import re
 import shutil
 import sys
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,26 +23,25 @@ from featkit.cli.console import (
     counted,
     print_error,
     print_line,
-    print_note,
     print_record,
     progress_wanted,
     stages,
 )
 from featkit.cli.interrupts import held_back, in_background
 from featkit.cli.named import named_pictures
+from featkit.cli.networks import NetworkRequest, refuse, say_how, with_defaults
 from featkit.cli.options import picture_size, refuse_no_list
-from featkit.deep.config import FeatureConfig, NetworkConfig
-from featkit.errors import FeatkitError, UsageError
+from featkit.deep.config import RANDOM
+from featkit.errors import UsageError
 from featkit.extraction import formats, merging, shards
 from featkit.extraction.config import ExtractConfig
 from featkit.extraction.describers import Described, Describer, Vectors, describer
-from featkit.extraction.networks import NetworkMaker
 from featkit.extraction.pipeline import Job, Output, begin, check_place, finish, make
-from featkit.extraction.tables import Field, Table
+from featkit.extraction.tables import Field, Table, error_of
 from featkit.images import DecodeOptions
 from featkit.local.features import DETECTORS
 from featkit.processors import threads
-from featkit.records import printable, record
+from featkit.records import error_record, printable, record
 
 SOME_FAILED = 1
 ALL_FAILED = 2
@@ -54,25 +53,17 @@ _NUMBERS_SHOWN = 4
 
 
 @dataclass(frozen=True)
-class Request:
+class Request(NetworkRequest):
     """The command line; None for what it does not say."""
 
     pictures: list[str]
     output: str | None
-    backbone: str | None
-    layers: str | None
-    pool: str | None
-    normalize: bool
-    weights: str | None
     seed: int | None
     features: str | None
     size: str | None
     max_keypoints: int | None
     max_side: int | None
     dtype: str | None
-    precision: str | None
-    device: str | None
-    runtime: str | None
     format: str | None
     shard: str | None
     shard_size: int | None
@@ -86,6 +77,10 @@ class Request:
     force: bool
     json: bool
     quiet: bool
+
+    @property
+    def of_networks(self) -> dict[str, object]:
+        return {**self.given, "--seed": self.seed}
 
 
 def run(request: Request) -> int:
@@ -112,7 +107,8 @@ def run(request: Request) -> int:
             jobs=jobs,
             progress=lambda done, total: show("downloading weights (bytes)", done, total),
         )
-        _say_how(made, quiet=request.quiet)
+        if isinstance(made, Vectors) and not request.quiet:
+            say_how(made.maker)
         if output is None:
             return _print_all(request, made, files, cache, jobs, show)
         if output.path != STDOUT:
@@ -140,21 +136,6 @@ def _temporary_folder() -> Iterator[Path]:
 # --- what is asked for
 
 
-def _of_networks(request: Request) -> dict[str, object]:
-    """Options about networks; None for what was not given."""
-    return {
-        "--backbone": request.backbone,
-        "--layers": request.layers,
-        "--pool": request.pool,
-        "--normalize": request.normalize or None,
-        "--weights": request.weights,
-        "--seed": request.seed,
-        "--precision": request.precision,
-        "--device": request.device,
-        "--runtime": request.runtime,
-    }
-
-
 def _of_vectors(request: Request) -> dict[str, object]:
     return {"--size": request.size, "--dtype": request.dtype}
 
@@ -163,46 +144,23 @@ def _of_folders(request: Request) -> dict[str, object]:
     return {"--shard": request.shard, "--shard-size": request.shard_size}
 
 
-def _refuse(options: Mapping[str, object], why: str, hint: str) -> None:
-    """Raises UsageError where one of them was given."""
-    for option, value in options.items():
-        if value is not None:
-            raise UsageError(f"{option} is about {why}", hint=hint)
-
-
 def _config(request: Request) -> ExtractConfig:
     if request.features is not None:
-        _refuse(
-            _of_networks(request),
+        refuse(
+            request.of_networks,
             f"networks, and --features {request.features} is without one",
             "leave one of them out",
         )
         if request.features in DETECTORS:
-            _refuse(_of_vectors(request), f"vectors, and --features {request.features} has keypoints", "leave it out")
+            refuse(_of_vectors(request), f"vectors, and --features {request.features} has keypoints", "leave it out")
     elif request.size is not None:
-        raise UsageError("--size is for --features hog and the like", hint="a network has a size of its own")
-    if request.seed is not None and request.weights != "random":
+        raise UsageError("--size is for --features hog and the like", hint="--input is that of a network")
+    if request.seed is not None and request.weights != RANDOM:
         raise UsageError("--seed is of --weights random", hint="other weights have no need of one")
-    features = _given(
-        FeatureConfig,
-        layers=None if request.layers is None else tuple(name.strip() for name in request.layers.split(",")),
-        pool=request.pool,
-        normalize=request.normalize,
-    )
-    network = _given(
-        NetworkConfig,
-        backbone=request.backbone,
-        weights=request.weights,
-        seed=request.seed,
-        features=features,
-        device=request.device,
-        precision=request.precision,
-        runtime=request.runtime,
-    )
-    chosen: ExtractConfig = _given(
+    chosen: ExtractConfig = with_defaults(
         ExtractConfig,
         features=request.features,
-        network=network,
+        network=request.config(request.seed),
         size=None if request.size is None else picture_size(request.size),
         max_keypoints=request.max_keypoints,
         max_side=request.max_side,
@@ -212,14 +170,9 @@ def _config(request: Request) -> ExtractConfig:
     return chosen
 
 
-def _given(kind: type[Any], **options: Any) -> Any:
-    """A configuration; its own defaults where None is given."""
-    return kind(**{name: value for name, value in options.items() if value is not None})
-
-
 def _output(request: Request) -> Output | None:
     if request.output is None:
-        _refuse({"--format": request.format, **_of_folders(request)}, "a file or folder", "name one with -o")
+        refuse({"--format": request.format, **_of_folders(request)}, "a file or folder", "name one with -o")
         return None
     job = Job() if request.shard is None else _job(request.shard)
     if request.output == STDOUT:
@@ -251,20 +204,6 @@ def _refuse_strange_stdout(request: Request) -> None:
 def _refuse_to_overwrite(output: Output, read: Iterable[str]) -> None:
     if Path(output.path).is_file() and os.path.realpath(output.path) in map(os.path.realpath, read):
         raise UsageError("a file that is read would be overwritten", path=output.path, hint="choose another name")
-
-
-def _say_how(made: Describer, *, quiet: bool) -> None:
-    """How a network is computed, where that is not float32 by torch on the processor."""
-    if quiet or not isinstance(made, Vectors) or not isinstance(made.maker, NetworkMaker):
-        return
-    found = made.maker.description
-    for refused in found.refused:
-        print_note(f"featkit: not computed by {refused} is its cosine to float32")
-    if found.cosine is not None:
-        how = f"{found.computed['runtime']} in {found.computed['precision']} on {found.computed['device']}"
-        print_note(f"featkit: computed by {how}: cosine to float32 {found.cosine:.6f}")
-    elif found.computed["device"] != "cpu":
-        print_note(f"featkit: computed on {found.computed['device']}")
 
 
 # --- doing it
@@ -335,11 +274,10 @@ def _failed(path: str, error: str, tally: _Tally, *, json: bool) -> bool:
     if not error:
         return False
     tally.failed += 1
-    code, _, message = error.partition(": ")
-    failure = FeatkitError(message, path=path)
+    failure = error_of(error, path)
     print_error(failure)
     if json:
-        print_record(record("error", path=path, code=code, message=message, hint=None))
+        print_record(error_record(failure))
     return True
 
 
@@ -394,14 +332,14 @@ def _told(output: Output, made: Describer, tally: _Tally, kept: int, count: int)
 def _merge(request: Request) -> int:
     making = {
         "--features": request.features,
-        **_of_networks(request),
+        **request.of_networks,
         **_of_vectors(request),
         "--max-keypoints": request.max_keypoints,
         "--max-side": request.max_side,
         **_of_folders(request),
         "--files-from": request.files_from,
     }
-    _refuse(making, "pictures, and --merge joins what was made of them", "leave one of them out")
+    refuse(making, "pictures, and --merge joins what was made of them", "leave one of them out")
     if request.output is None or request.output == STDOUT:
         raise UsageError("--merge needs -o", hint="name a folder or a file for what is joined")
     merged = merging.merge(

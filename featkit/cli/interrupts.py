@@ -24,6 +24,8 @@ _ENDING = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if 
 
 # A second signal so soon would cut short the clearing up after the first.
 _PATIENCE_S = 1.0
+# For a thread to end that has nothing left to do but to close what it was iterating over.
+_CLEARING_UP_S = 5.0
 
 
 class Ended(BaseException):
@@ -80,12 +82,16 @@ def in_background(items: Generator[_Item, None, None]) -> Generator[_Item, None,
                 except BaseException as error:
                     answers.put(error)
 
+    thread = Thread(target=answer, daemon=True)
     with held_back():
-        Thread(target=answer, daemon=True).start()
+        thread.start()
+    at_work = False
     try:
         while True:
+            at_work = True
             asked.put(True)
             found = answers.get()
+            at_work = False
             if isinstance(found, BaseException):
                 raise found
             if not found:
@@ -93,3 +99,7 @@ def in_background(items: Generator[_Item, None, None]) -> Generator[_Item, None,
             yield from found
     finally:
         asked.put(False)
+        # Libraries clear up after a thread that has used them; at the end of the process that may be too late. One that
+        # is at work when a signal comes is not waited for.
+        if not at_work:
+            thread.join(_CLEARING_UP_S)

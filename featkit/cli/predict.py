@@ -11,6 +11,7 @@ from featkit.cli.options import (
     FilesFrom,
     FloatRange,
     Frame,
+    FromFeatures,
     Jobs,
     Json,
     MaxPixels,
@@ -18,12 +19,13 @@ from featkit.cli.options import (
     Nul,
     Quiet,
     Recursive,
+    Weights,
     decode_options,
 )
 
 
 def command(
-    model: Annotated[str, typer.Argument(metavar="MODEL", help="As `featkit classify -o` writes it.")],
+    model: Annotated[str, typer.Argument(metavar="MODEL", help="As `featkit classify -o` or `probe -o` writes it.")],
     pictures: Annotated[
         list[str] | None,
         typer.Argument(metavar="[PICTURE]...", help="Pictures, folders, globs, or - for a list on stdin."),
@@ -35,6 +37,8 @@ def command(
         int | None,
         typer.Option("--top", metavar="K", help="The K likeliest labels of each picture (jsonl: 5, text and csv: 1)."),
     ] = None,
+    from_: FromFeatures = None,
+    weights: Weights = None,
     files_from: FilesFrom = None,
     nul: Nul = False,
     recursive: Recursive = False,
@@ -49,6 +53,8 @@ def command(
 ) -> int:
     """Label pictures with a model, a line each, in the order given, as they are done.
 
+    With --from, those whose features are in a file or folder.
+
     Exit status: 0; 1 if some pictures could not be read, 2 if none could.
     """
     from featkit.cli import predict_run
@@ -56,6 +62,8 @@ def command(
     return predict_run.run(
         model,
         pictures or [],
+        features=from_,
+        weights=weights,
         files_from=files_from,
         nul=nul,
         recursive=recursive,

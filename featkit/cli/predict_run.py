@@ -13,8 +13,10 @@ from featkit.cli.interrupts import in_background
 from featkit.cli.named import named_pictures
 from featkit.cli.options import refuse_no_list
 from featkit.errors import FeatkitError, UsageError
+from featkit.extraction.formats import read as read_features
 from featkit.images import DecodeOptions
 from featkit.learning.model import Prediction, load_model
+from featkit.learning.stored import rows_for
 from featkit.opencv import cv2
 from featkit.processors import threads
 from featkit.records import error_record, printable
@@ -31,6 +33,8 @@ def run(
     model: str,
     pictures: list[str],
     *,
+    features: str | None,
+    weights: str | None,
     files_from: str | None,
     nul: bool,
     recursive: bool,
@@ -52,29 +56,47 @@ def run(
         raise UsageError("--top must be at least 1", hint="for example: --top 3")
     threads(jobs)
     refuse_no_list(pictures, files_from, nul)
-    loaded = load_model(model)
-    paths = named_pictures(pictures, files_from, nul=nul, recursive=recursive)
-    if not paths:
-        raise UsageError("there are no pictures to label", hint="featkit predict model.fk photos/")
+    if features is not None:
+        _refuse_pictures(pictures, files_from, recursive)
+    loaded = load_model(model, weights)
     top = min(top or (_TOP if form == "jsonl" else 1), len(loaded.classes))
+    if features is None:
+        paths = named_pictures(pictures, files_from, nul=nul, recursive=recursive)
+        count = len(paths)
+        # Pictures are read side by side; OpenCV's own threads would only get in their way.
+        cv2.setNumThreads(1)
+        labelled = loaded.predict(paths, top=top, decode=decode, cache=open_cache(use_cache), jobs=jobs)
+    else:
+        found = read_features(features)
+        count = found.count
+        labelled = loaded.predict_rows(rows_for(loaded, found), top=top)
+    if not count:
+        raise UsageError("there are no pictures to label", path=features, hint="featkit predict model.fk photos/")
     if form == "csv":
         _print_row(
             ["path", "label", "score", "margin", *(f"{what}_{k}" for k in range(2, top + 1) for what in _NEXT_ONES)]
         )
     write = _WRITERS[form]
-    # Pictures are read side by side; OpenCV's own threads would only get in their way.
-    cv2.setNumThreads(1)
-    predictions = in_background(loaded.predict(paths, top=top, decode=decode, cache=open_cache(use_cache), jobs=jobs))
+    predictions = in_background(labelled)
     done = 0
     wanted = progress_wanted(quiet=quiet, json=form == "jsonl")
     with closing(predictions):
-        for each in with_progress(predictions, len(paths), "labelling", wanted=wanted):
+        for each in with_progress(predictions, count, "labelling", wanted=wanted):
             if isinstance(each, Prediction):
                 write(each)
                 done += 1
             else:
                 _print_failure(each, json=form == "jsonl")
-    return 0 if done == len(paths) else SOME_FAILED if done else ALL_FAILED
+    return 0 if done == count else SOME_FAILED if done else ALL_FAILED
+
+
+def _refuse_pictures(pictures: Sequence[str], files_from: str | None, recursive: bool) -> None:
+    asked = {"pictures": bool(pictures), "--files-from": files_from is not None, "--recursive": recursive}
+    for name, is_asked in asked.items():
+        if is_asked:
+            raise UsageError(
+                "--from labels the pictures whose features it names, and no others", hint=f"leave out --from or {name}"
+            )
 
 
 _NEXT_ONES = ("label", "score")
