@@ -15,6 +15,8 @@ from tests.bench import (
     matcher,
     memory,
     oblique,
+    probed,
+    probing,
     stitching,
     verdicts,
 )
@@ -31,3 +33,5 @@ hog_rate.main()
 heads.main(folder)
 classifying.main(folder, hand=True)
 extracting.main(folder)
+probing.main()
+probed.main(folder)

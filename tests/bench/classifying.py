@@ -161,9 +161,9 @@ def write_table(name: Path, train: Split, test: Split) -> Path:
 def scoring_ms(model: Path, test: Split) -> float:
     """CPU a picture from its features to its label, by the reduction and the classifier."""
     loaded, paths = load_model(model), test.paths[:: max(1, len(test.paths) // _SCORED)]
-    found = extract(
-        paths, loaded.maker, mirrored=loaded.mirrored, decode=DecodeOptions(), cache=open_cache(False), jobs=1
-    )
+    cache = open_cache(False)
+    maker = loaded.source.opened(count=len(paths), cache=cache, jobs=1)
+    found = extract(paths, maker, mirrored=loaded.mirrored, decode=DecodeOptions(), cache=cache, jobs=1)
     views = [np.concatenate(each) for each in zip(*(rows.views for rows in found), strict=True)]
     with threadpool_limits(1):
         [seconds] = median_cpu_seconds([lambda: loaded.scores(views)], _REPETITIONS)
