@@ -2,6 +2,8 @@
 
 import subprocess
 from pathlib import Path
+from shutil import copyfile
+from tempfile import TemporaryDirectory
 
 from featkit import images
 from featkit.classical.hog import HogConfig
@@ -18,6 +20,9 @@ def main(folder: Path = SAMPLES / "gallery") -> None:
     subprocess.run(["featkit", "stitch", *pair, "-o", folder / "panorama.jpg", "--force"], check=True)
     seen = images.fit_to(images.load(SAMPLES / "camera.png").pixels, (192, 192))
     images.save(folder / "hog.jpg", draw_hog(seen, HogConfig(cells=12)), force=True)
+    with TemporaryDirectory() as page:
+        subprocess.run(["featkit", "probe", SAMPLES / "digits", "--layers", "all", "--report", page], check=True)
+        copyfile(Path(page) / "layers.png", folder / "layers.png")
 
 
 if __name__ == "__main__":
